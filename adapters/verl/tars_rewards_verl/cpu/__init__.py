@@ -1,0 +1,1 @@
+"""Try it without a GPU."""

@@ -1,0 +1,5 @@
+"""Loaded by ``import verl`` in every process."""
+
+
+def register_vllm() -> None:
+    """Entry point ``vllm.general_plugins``."""

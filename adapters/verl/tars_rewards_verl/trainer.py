@@ -1,0 +1,181 @@
+"""TARS in verl's synchronous training loop.
+
+The stock loop stays as it is. The mixin adds, at the places where verl's trainer has a method of its own:
+
+====================  =================================================================================
+``__init__``          refuses what cannot work, builds the reward, prints the banner
+``_init_dataloader``  shuffling by pair
+``_submit_batch…``    remembers which prompts were sent to the rollout engine
+``_balance_batch``    guard: all of their completions came back
+``_compute_old…``     asks the engine for pooled states from the forward that runs anyway
+``_compute_adv…``     final reward on the whole batch, before the advantage
+``_val_metrics…``     speech and text accuracy, gap, MRR, own-text ratio
+====================  =================================================================================
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from omegaconf import OmegaConf
+from tars_rewards.metrics import evaluation_metrics
+from tars_rewards.protocol import RewardResult, Rollout
+
+from tars_rewards_verl import batch as rows_of
+from tars_rewards_verl import guards, settings
+from tars_rewards_verl.pairs import PairSampler, find_pairs
+from tars_rewards_verl.reward import load_reward
+from tars_rewards_verl.reward_manager import VALIDATION_COLUMN
+from tars_rewards_verl.validation import accuracy_by_modality
+
+if TYPE_CHECKING:
+    from verl.trainer.ppo.v1 import PPOTrainerSync as _Base
+else:
+    _Base = object
+
+
+class TARSTrainerMixin(_Base):  # type: ignore[misc]
+    """Mixin for ``PPOTrainerSync`` and classes derived from it; see :mod:`tars_rewards_verl.dispatch`."""
+
+    def __init__(self, config: Any) -> None:
+        settings.check_config(config)
+        settings.prepare_config(config)
+        kwargs = OmegaConf.to_container(config.reward.custom_kwargs, resolve=True)
+        self.tars = load_reward(config.reward.custom, kwargs)
+        self._tars_prompts: dict[str, tuple[str, str]] = {}
+        self._tars_text_backbone = self.tars.options.text_backbone_accuracy
+        super().__init__(config)
+        print(self.tars_banner(), flush=True)
+
+    def tars_banner(self) -> str:
+        """Which terms, layers, weights and embedder are in force."""
+        config, rollout = self.tars.config, self.config.actor_rollout_ref.rollout
+        representation = f"{config.alpha:g} x representation (layers {config.layers})" if config.alpha else "no representation"
+        behavior = f"{config.beta:g} x behavior (embedder {config.embedder})" if config.beta else "no behavior"
+        return (
+            f"tars-rewards: {config.target_modality} = accuracy + {config.format_weight:g} x format + {representation} + "
+            f"{behavior}; {config.anchor_modality} = accuracy + {config.format_weight:g} x format; "
+            f"n = {rollout.n} per prompt, seed {config.seed}, reward {self.config.reward.custom}"
+        )
+
+    def _init_dataloader(self) -> None:
+        super()._init_dataloader()
+        config = self.tars.config
+        columns = ("pair_id", "modality")
+        for name, dataset in (("train", self.train_dataset), ("validation", self.val_dataset)):
+            missing = set(columns) - set(dataset.dataframe.column_names)
+            if missing:
+                raise settings.UnsupportedConfigError(
+                    f"the {name} data must have the columns {list(columns)}, {sorted(missing)} missing; add them to the "
+                    "dataset: pair_id names the question, modality is "
+                    f"{config.target_modality!r} or {config.anchor_modality!r}"
+                )
+        pairs = find_pairs(
+            *(self.train_dataset.dataframe[column] for column in columns),
+            target_modality=config.target_modality,
+            anchor_modality=config.anchor_modality,
+        )
+        data = self.config.data
+        seed = data.get("seed")
+        loader = self.train_dataloader
+        self.train_dataloader = type(loader)(
+            dataset=self.train_dataset,
+            batch_size=loader.batch_size,
+            num_workers=loader.num_workers,
+            drop_last=True,
+            collate_fn=loader.collate_fn,
+            sampler=PairSampler(pairs, shuffle=data.shuffle, seed=config.seed if seed is None else seed),
+        )
+        self.val_dataloader.collate_fn = _MarkValidation(self.val_dataloader.collate_fn)
+
+    def _submit_batch_to_rollout(self, batch: Any) -> int:
+        uids, pair_ids, modalities = (list(batch[name]) for name in ("uid", "pair_id", "modality"))
+        self._tars_prompts = {
+            str(uid): (str(pair_id), str(modality))
+            for uid, pair_id, modality in zip(uids, pair_ids, modalities, strict=True)
+        }
+        return super()._submit_batch_to_rollout(batch)
+
+    def _balance_batch(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        guards.check_rows(batch.keys, self._tars_prompts, self.config.actor_rollout_ref.rollout.n)
+        return super()._balance_batch(batch, *args, **kwargs)
+
+    def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        if not self.tars.config.alpha:
+            return super()._compute_old_log_prob(batch, metrics)
+        batch.extra_info[rows_of.CAPTURE_FLAG] = True
+        try:
+            return super()._compute_old_log_prob(batch, metrics)
+        finally:
+            # The reference policy may be the same engine without its LoRA adapter: its states are not wanted.
+            batch.extra_info.pop(rows_of.CAPTURE_FLAG, None)
+
+    def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        started = time.perf_counter()
+        rows = rows_of.real_rows(batch)
+        config = self.tars.config
+        fields = ["pair_id", "modality", "responses", "response_mask", "rm_scores", "reward_model", "extra_fields"]
+        fields += ["old_log_probs", "rollout_log_probs"]
+        fields += [rows_of.POOLED, rows_of.POOLED_SHAPE] if config.alpha else []
+        data = rows_of.fetch(batch, rows, fields)
+        rollouts = rows_of.to_rollouts(
+            data,
+            [batch.keys[row] for row in rows],
+            [self.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in data["responses"].unbind()],
+            hidden_states=bool(config.alpha),
+            embedding=bool(config.beta),
+        )
+        self._tars_check_rollout(data, rollouts, metrics)
+        result = self.tars(rollouts, step=self.global_steps)
+        rows_of.put_rewards(batch, rows, data, result.total)
+        metrics.update(result.metrics)
+        metrics["tars/seconds/finalise"] = time.perf_counter() - started
+        self.on_tars_rewards(rollouts, result)
+        return super()._compute_advantage(batch, metrics)
+
+    def on_tars_rewards(self, rollouts: list[Rollout], result: RewardResult) -> None:
+        """Called after the rewards of a step were computed; does nothing. For subclasses."""
+
+    def _tars_check_rollout(self, data: Any, rollouts: list[Rollout], metrics: dict[str, Any]) -> None:
+        columns = [list(data[name].unbind()) for name in ("rollout_log_probs", "old_log_probs", "response_mask")]
+        kl = {}
+        for modality in {rollout.modality for rollout in rollouts}:
+            chosen = [
+                (sampled[mask.bool()], actor[mask.bool()])
+                for sampled, actor, mask, rollout in zip(*columns, rollouts, strict=True)
+                if rollout.modality == modality
+            ]
+            kl[modality] = guards.k3_kl(*zip(*chosen, strict=True))
+        metrics.update({f"tars/rollout_k3_kl/{modality}": value for modality, value in kl.items()})
+        limit = guards.rollout_kl_limit(self.tars.options.max_rollout_kl, self.config.actor_rollout_ref.rollout.dtype)
+        guards.check_rollout_kl(kl, limit, self.global_steps)
+
+    def _val_metrics_update(self, data_sources: Any, sample_uids: Any, infos: Any, *args: Any, **kwargs: Any) -> Any:
+        metrics = super()._val_metrics_update(data_sources, sample_uids, infos, *args, **kwargs)
+        expected = len(self.val_dataset) * self.config.actor_rollout_ref.rollout.val_kwargs.n
+        accuracy, _ = accuracy_by_modality(infos, expected)
+        config = self.tars.config
+        target, anchor = accuracy[config.target_modality], accuracy[config.anchor_modality]
+        if self._tars_text_backbone is None and self.global_steps == 0:
+            self._tars_text_backbone = anchor
+        metrics.update(
+            {
+                f"val-tars/{name}": value
+                for name, value in evaluation_metrics(target, anchor, backbone_text_accuracy=self._tars_text_backbone).items()
+            }
+        )
+        return metrics
+
+
+class _MarkValidation:
+    """Collate function that marks validation prompts, so that no embedding is computed for them."""
+
+    def __init__(self, collate: Any) -> None:
+        self._collate = collate
+
+    def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = self._collate(items)
+        batch[VALIDATION_COLUMN] = np.array([True] * len(items), dtype=object)
+        return batch

@@ -1,0 +1,117 @@
+"""A deadline for weight pushes to vLLM, and the receiver's error when it failed.
+
+verl's sender waits for vLLM to acknowledge every message without a limit. If vLLM cannot load the weights, its error
+stays in a future that nobody reads while the sender waits for ever. The sender's socket is replaced by one that looks
+at that future while it waits.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from tars_rewards.errors import AdapterError
+
+from tars_rewards_verl.patching import after_import, check_signature
+
+WEIGHT_PUSH_DEADLINE = "tars_weight_push_deadline"
+"""Key of ``actor_rollout_ref.rollout.custom`` with the seconds that an acknowledgement may take."""
+_POLL_MILLISECONDS = 500
+
+
+@dataclass
+class _Push:
+    """The push under way in this process: verl's worker runs one at a time."""
+
+    receiver: Any = None
+    deadline: float = 300.0
+
+
+_push = _Push()
+
+
+def install() -> None:
+    """Watch weight pushes of this process from now on."""
+    after_import("verl.workers.rollout.vllm_rollout.vllm_rollout", _watch_receiver)
+    after_import("verl.workers.rollout.vllm_rollout.bucketed_weight_transfer", _watch_sender)
+
+
+class WatchedSocket:
+    """The sender's ZMQ socket with a limit on the wait for an acknowledgement.
+
+    Args:
+        socket: The socket; everything but ``recv`` goes to it unchanged.
+        receiver: Ray reference of the receiver's call, or None.
+        deadline: Seconds that one acknowledgement may take.
+    """
+
+    def __init__(self, socket: Any, receiver: Any, deadline: float) -> None:
+        self._socket = socket
+        self._receiver = receiver
+        self._deadline = deadline
+
+    def recv(self, *args: Any, **kwargs: Any) -> Any:
+        """Receive an acknowledgement.
+
+        Raises:
+            AdapterError: The receiver failed (its error is the cause), or the deadline passed.
+        """
+        until = time.monotonic() + self._deadline
+        while not self._socket.poll(_POLL_MILLISECONDS):
+            error = self._receiver_error()
+            if error is not None:
+                raise AdapterError(f"the rollout engine could not load the pushed weights: {error}") from error
+            if time.monotonic() > until:
+                raise AdapterError(
+                    f"a weight push to the rollout engine was not acknowledged within {self._deadline:g} s; look for the "
+                    "engine's own error above, or raise reward.custom_kwargs.weight_push_deadline for a slow machine"
+                )
+        return self._socket.recv(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def _receiver_error(self) -> Exception | None:
+        import ray
+
+        if self._receiver is None or not ray.wait([self._receiver], timeout=0)[0]:
+            return None
+        try:
+            ray.get(self._receiver)
+        except Exception as error:
+            return error
+        return None
+
+
+def _watch_receiver(module: ModuleType) -> None:
+    adapter = module.ServerAdapter
+    stock = adapter._execute_method
+    check_signature(
+        stock, ["self", "method", "non_block", "timeout", "args", "kwargs"], "verl vLLM ServerAdapter._execute_method"
+    )
+
+    @functools.wraps(stock)
+    async def _execute_method(self: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        result = await stock(self, method, *args, **kwargs)
+        if method == "update_weights_from_ipc":
+            _push.receiver = result
+            _push.deadline = float((self.config.custom or {}).get(WEIGHT_PUSH_DEADLINE, _push.deadline))
+        return result
+
+    adapter._execute_method = _execute_method
+
+
+def _watch_sender(module: ModuleType) -> None:
+    sender = module.BucketedWeightSender
+    stock = sender._init_socket
+    check_signature(stock, ["self"], "verl BucketedWeightSender._init_socket")
+
+    @functools.wraps(stock)
+    def _init_socket(self: Any) -> None:
+        stock(self)
+        self.socket = WatchedSocket(self.socket, _push.receiver, _push.deadline)
+
+    sender._init_socket = _init_socket
