@@ -142,7 +142,7 @@ def ordering(rng: random.Random) -> Question:
     rng.shuffle(facts)
     top = rng.random() < 0.5
     winner = first if top else last
-    steps = f"{first} is {more} than {middle}, {middle} than {last}. {most if top else least} is {winner}"
+    steps = f"Here {first} is {more} than {middle}, {middle} than {last}. The {most if top else least} is {winner}"
     stem = f"{' '.join(facts)} Who is the {most if top else least}?"
     return _question(rng, "ordering", _people_key("ordering", people), stem, people, winner, steps)
 
@@ -158,10 +158,10 @@ def arithmetic(rng: random.Random) -> Question:
     word = [NUMBERS[n] for n in (start, gain, loss, between, end)]
     if gain_first:
         stem = f"{name} has {word[0]} {goods}, gets {word[1]} more and loses {word[2]}."
-        steps = f"{word[0]} plus {word[1]} is {word[3]}, {word[3]} minus {word[2]} is {word[4]}"
+        steps = f"First {word[0]} plus {word[1]} is {word[3]}, then {word[3]} minus {word[2]} is {word[4]}"
     else:
         stem = f"{name} has {word[0]} {goods}, loses {word[2]} and gets {word[1]} more."
-        steps = f"{word[0]} minus {word[2]} is {word[3]}, {word[3]} plus {word[1]} is {word[4]}"
+        steps = f"First {word[0]} minus {word[2]} is {word[3]}, then {word[3]} plus {word[1]} is {word[4]}"
     near = [n for n in range(max(1, end - 3), min(20, end + 3) + 1) if n != end]
     options = [word[4], *(NUMBERS[n] for n in rng.sample(near, 3))]
     key = f"arithmetic/{start}/{gain}/{loss}/{gain_first}"
@@ -174,10 +174,10 @@ def days(rng: random.Random) -> Question:
     opens, closes = (today + wait) % 7, (today + wait + last) % 7
     stem = (
         f"Today is {DAYS[today]}. The {event} opens in {_days(wait)} and closes {_days(last)} later. "
-        "On which day does it close?"
+        "When does it close?"
     )
     steps = (
-        f"{DAYS[today]} plus {NUMBERS[wait]} is {DAYS[opens]}, {DAYS[opens]} plus {NUMBERS[last]} is {DAYS[closes]}"
+        f"First {DAYS[today]} plus {NUMBERS[wait]} is {DAYS[opens]}, then {DAYS[opens]} plus {NUMBERS[last]} is {DAYS[closes]}"
     )
     options = [DAYS[closes], *rng.sample([day for day in DAYS if day != DAYS[closes]], 3)]
     return _question(rng, "days", f"days/{today}/{wait}/{last}", stem, options, DAYS[closes], steps)
@@ -192,9 +192,10 @@ def swaps(rng: random.Random) -> Question:
     for one, other in (first, second):
         path.append({one: other, other: one}.get(path[-1], path[-1]))
     held = [f"{person} has {_article(thing)}" for person, thing in zip(people, things, strict=True)]
+    held = [held[0], *(part.replace(" has", "") for part in held[1:])]
     swapped = [f"{people[one]} and {people[other]} swap" for one, other in (first, second)]
-    stem = f"{held[0]}, {held[1]}, {held[2]}. {swapped[0]}, then {swapped[1]}. Who has the {things[asked]}?"
-    steps = f"{things[asked]} is with {people[path[0]]}, then {people[path[1]]}, then {people[path[2]]}"
+    stem = f"{held[0]}, {held[1]} and {held[2]}. {swapped[0]}, then {swapped[1]}. Who has the {things[asked]}?"
+    steps = f"The {things[asked]} is with {people[path[0]]}, then {people[path[1]]}, then {people[path[2]]}"
     return _question(rng, "swaps", _people_key("swaps", people), stem, people, people[path[2]], steps)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 POOLED = "tars_pooled"
 """Field of the pooled states of a completion, float32 [layers * hidden]."""
 POOLED_SHAPE = "tars_pooled_shape"
-"""Field with (layers, completion tokens) of a completion, int64 [2]. No tokens: the states are absent."""
+"""Field with (layers, 1 if the states are valid else 0) of a completion, int64 [2]; invalid without a completion token."""
 CAPTURE_FLAG = "tars_capture"
 """Non-tensor entry of a batch that asks the engine for pooled states."""
 
@@ -87,8 +87,8 @@ def to_rollouts(
     for row, (key, pair_id, modality, truth, extra) in enumerate(
         zip(keys, data["pair_id"], data["modality"], data["reward_model"], data["extra_fields"], strict=True)
     ):
-        info = _plain(extra).get("reward_extra_info") or {}
-        missing = {"acc", "truncated"} | ({"embedding"} if embedding else set())
+        info = plain(extra).get("reward_extra_info") or {}
+        missing = {"acc", "truncated"} | ({"embedding", "over_window"} if embedding else set())
         missing -= info.keys()
         if missing:
             raise AdapterError(
@@ -97,11 +97,11 @@ def to_rollouts(
             )
         rollouts.append(
             Rollout(
-                pair_id=str(_plain(pair_id)),
-                modality=str(_plain(modality)),
+                pair_id=str(plain(pair_id)),
+                modality=str(plain(modality)),
                 sample_id=split_key(key)[1],
                 completion=completions[row],
-                answer=_plain(truth)["ground_truth"],
+                answer=plain(truth)["ground_truth"],
                 hidden_states=_unflatten(pooled[row], shapes[row]),
                 truncated=bool(info["truncated"]),
                 correct=bool(info["acc"]),
@@ -114,9 +114,10 @@ def to_rollouts(
 def _unflatten(pooled: torch.Tensor | None, shape: tuple[int, int] | None) -> torch.Tensor | None:
     if pooled is None or shape is None:
         return None
-    layers, tokens = shape
-    # Without a completion token there is nothing to pool: zeros are a state that the core calls invalid.
-    return pooled.reshape(layers, -1) if tokens else torch.zeros_like(pooled).reshape(layers, -1)
+    layers, valid = shape
+    states = pooled.reshape(layers, -1)
+    # Without a completion token there is nothing to pool; a zero vector is what the core calls an invalid state.
+    return states if valid else torch.zeros_like(states)
 
 
 def put_rewards(batch: KVBatchMeta, rows: Sequence[int], data: TensorDict, totals: torch.Tensor) -> None:
@@ -135,6 +136,6 @@ def put_rewards(batch: KVBatchMeta, rows: Sequence[int], data: TensorDict, total
     tq.kv_batch_put(keys=[batch.keys[row] for row in rows], partition_id=batch.partition_id, fields=fields)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The value itself, whether or not TensorDict wrapped it."""
     return value.data if hasattr(value, "data") and not isinstance(value, Mapping | str) else value

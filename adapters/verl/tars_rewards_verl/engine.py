@@ -22,7 +22,7 @@ class PoolingMixin(_Base):  # type: ignore[misc]
 
     When the trainer asks for it, ``forward_step`` adds two entries to the model output, which verl carries back in
     the order of the batch whatever the micro-batching: the pooled states (float32 [batch, layers * hidden]) and
-    (layers, completion tokens) of every row (int64 [batch, 2]).
+    (layers, 1 if there was a completion token to pool over else 0) of every row (int64 [batch, 2]).
     """
 
     def forward_step(self, micro_batch: Any, loss_function: Any, forward_only: bool) -> Any:
@@ -34,13 +34,11 @@ class PoolingMixin(_Base):  # type: ignore[misc]
             return super().forward_step(micro_batch, loss_function, forward_only)
         packed = bool(tensordict_utils.get_non_tensor_data(data=micro_batch, key="use_remove_padding", default=True))
         mask, offsets = completion_mask(micro_batch, packed=packed)
-        tokens = micro_batch["response_mask"].bool().float().unbind()
         with capture_hidden_states(self.module, mask, cu_seqlens=offsets) as captured:
             loss, output = super().forward_step(micro_batch, loss_function, forward_only)
-        pooled = captured.pooled
-        counts = torch.tensor([[pooled.shape[1], int(row.sum())] for row in tokens])
-        output["model_output"][POOLED] = pooled.flatten(1)
-        output["model_output"][POOLED_SHAPE] = counts.to(pooled.device)
+        layers = torch.full_like(captured.valid, captured.pooled.shape[1], dtype=torch.int64)
+        output["model_output"][POOLED] = captured.pooled.flatten(1)
+        output["model_output"][POOLED_SHAPE] = torch.stack([layers, captured.valid.long()], dim=1)
         return loss, output
 
 

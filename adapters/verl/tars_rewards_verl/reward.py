@@ -30,6 +30,9 @@ class TARSReward(CoreReward):
         config, self.options = split_kwargs(kwargs)
         super().__init__(config)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "options": self.options}
+
 
 def load_reward(spec: str, kwargs: dict[str, Any]) -> TARSReward:
     """Build the reward that ``reward.custom`` names.

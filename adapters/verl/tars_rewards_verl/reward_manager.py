@@ -21,7 +21,8 @@ class TARSRewardManager(RewardManagerBase):  # type: ignore[misc]
     """Reward manager that ``reward.custom`` puts in place (``reward.reward_manager``).
 
     For every completion it gives the base reward and, as extra info, what the trainer needs for the final reward:
-    ``acc`` and ``format`` (0 or 1), ``truncated``, ``modality``, and ``embedding`` (float32 [dim]) when beta > 0.
+    ``acc`` and ``format`` (0 or 1), ``truncated``, ``modality``, and when beta > 0 ``embedding`` (float32 [dim]) and
+    ``over_window`` (1 if the completion is longer than the embedder's window).
     """
 
     def __init__(self, config: Any, tokenizer: Any, compute_score: Any, **_: Any) -> None:
@@ -56,6 +57,8 @@ class TARSRewardManager(RewardManagerBase):  # type: ignore[misc]
         }
         if self.reward.config.beta and not columns.get(VALIDATION_COLUMN, False):
             info["embedding"] = await self.batcher.embed(completion)
+            flags = self.reward.over_window([completion])
+            info["over_window"] = float(flags is not None and bool(flags[0]))
         return {"reward_score": base.reward, "reward_extra_info": info}
 
 
@@ -85,13 +88,10 @@ class EmbeddingBatcher:
             batch, self._waiting = self._waiting, []
             try:
                 vectors = await loop.run_in_executor(None, self._encode, [text for text, _ in batch])
-            except BaseException as error:
+                answered = list(zip(batch, vectors, strict=True))
+            except Exception as error:  # whatever it is, it belongs to those who wait for these texts
                 for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error if isinstance(error, Exception) else RuntimeError(repr(error)))
-                if not isinstance(error, Exception):
-                    raise
-            else:
-                for (_, future), vector in zip(batch, vectors, strict=True):
-                    if not future.done():
-                        future.set_result(np.asarray(vector, dtype=np.float32))
+                    future.set_exception(error)
+                continue
+            for (_, future), vector in answered:
+                future.set_result(np.asarray(vector, dtype=np.float32))

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from omegaconf import OmegaConf
-from tars_rewards.metrics import evaluation_metrics
 from tars_rewards.protocol import RewardResult, Rollout
 
 from tars_rewards_verl import batch as rows_of
@@ -28,7 +27,7 @@ from tars_rewards_verl import guards, settings
 from tars_rewards_verl.pairs import PairSampler, find_pairs
 from tars_rewards_verl.reward import load_reward
 from tars_rewards_verl.reward_manager import VALIDATION_COLUMN
-from tars_rewards_verl.validation import accuracy_by_modality
+from tars_rewards_verl.validation import validation_gap
 
 if TYPE_CHECKING:
     from verl.trainer.ppo.v1 import PPOTrainerSync as _Base
@@ -45,7 +44,8 @@ class TARSTrainerMixin(_Base):  # type: ignore[misc]
         kwargs = OmegaConf.to_container(config.reward.custom_kwargs, resolve=True)
         self.tars = load_reward(config.reward.custom, kwargs)
         self._tars_prompts: dict[str, tuple[str, str]] = {}
-        self._tars_text_backbone = self.tars.options.text_backbone_accuracy
+        accuracy = self.tars.options.text_backbone_accuracy
+        self._tars_backbone = None if accuracy is None else (accuracy, "text_backbone_accuracy")
         super().__init__(config)
         print(self.tars_banner(), flush=True)
 
@@ -131,6 +131,9 @@ class TARSTrainerMixin(_Base):  # type: ignore[misc]
         result = self.tars(rollouts, step=self.global_steps)
         rows_of.put_rewards(batch, rows, data, result.total)
         metrics.update(result.metrics)
+        if config.beta:
+            over = sum(extra["reward_extra_info"]["over_window"] for extra in map(rows_of.plain, data["extra_fields"]))
+            metrics["tars/behavior/over_window"] = over
         metrics["tars/seconds/finalise"] = time.perf_counter() - started
         self.on_tars_rewards(rollouts, result)
         return super()._compute_advantage(batch, metrics)
@@ -154,18 +157,16 @@ class TARSTrainerMixin(_Base):  # type: ignore[misc]
 
     def _val_metrics_update(self, data_sources: Any, sample_uids: Any, infos: Any, *args: Any, **kwargs: Any) -> Any:
         metrics = super()._val_metrics_update(data_sources, sample_uids, infos, *args, **kwargs)
-        expected = len(self.val_dataset) * self.config.actor_rollout_ref.rollout.val_kwargs.n
-        accuracy, _ = accuracy_by_modality(infos, expected)
-        config = self.tars.config
-        target, anchor = accuracy[config.target_modality], accuracy[config.anchor_modality]
-        if self._tars_text_backbone is None and self.global_steps == 0:
-            self._tars_text_backbone = anchor
-        metrics.update(
-            {
-                f"val-tars/{name}": value
-                for name, value in evaluation_metrics(target, anchor, backbone_text_accuracy=self._tars_text_backbone).items()
-            }
+        gap = validation_gap(
+            infos,
+            expected=len(self.val_dataset) * self.config.actor_rollout_ref.rollout.val_kwargs.n,
+            config=self.tars.config,
+            backbone=self._tars_backbone,
         )
+        if self._tars_backbone is None and self.global_steps == 0 and gap.anchor_accuracy:
+            self._tars_backbone = (gap.anchor_accuracy, "text accuracy before training")
+        print(f"tars-rewards: MRR denominator {gap.denominator} ({gap.denominator_name})", flush=True)
+        metrics.update(gap.as_metrics("val-tars/"))
         return metrics
 
 

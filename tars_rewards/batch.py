@@ -1,0 +1,106 @@
+"""A batch of rollouts as columns: who belongs to which pair, and what can be compared at all."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tars_rewards.errors import DuplicateRolloutError, ModalityError, RolloutError
+from tars_rewards.protocol import Rollout
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Int
+
+    from tars_rewards.config import TARSConfig
+
+
+@dataclass(frozen=True, eq=False)
+class RolloutBatch:
+    """Rollouts of a step with their identity checked; every column is in the order of the rollouts."""
+
+    rollouts: Sequence[Rollout]
+    pair_ids: Sequence[str]  #: the distinct pairs, in order of appearance
+    pair: Int[np.ndarray, " rollouts"]  #: index into `pair_ids`
+    sample_id: Int[np.ndarray, " rollouts"]
+    is_target: Bool[np.ndarray, " rollouts"]  #: target modality; otherwise anchor modality
+    scorable: Bool[np.ndarray, " rollouts"]  #: can take part in an alignment term: not empty, not left out as truncated
+
+    def __len__(self) -> int:
+        return len(self.rollouts)
+
+    def describe(self, index: int) -> str:
+        """Identity of one rollout, for messages."""
+        rollout = self.rollouts[index]
+        return f"rollout {index} (pair {rollout.pair_id!r}, {rollout.modality}, sample {self.sample_id[index]})"
+
+    @classmethod
+    def from_rollouts(cls, rollouts: Sequence[Rollout], config: TARSConfig) -> RolloutBatch:
+        """Check the identities of a batch and lay it out as columns.
+
+        Args:
+            rollouts: At least one rollout, in any order; the two modalities of a pair may have unequal counts.
+            config: Names the two modalities and says whether truncated rollouts are left out.
+
+        Raises:
+            RolloutError: The batch is empty, or holds something that is not a rollout.
+            ModalityError: A modality is neither the target's nor the anchor's.
+            DuplicateRolloutError: Two rollouts have the same (pair_id, modality, sample_id).
+        """
+        if not rollouts:
+            raise RolloutError("expected at least one rollout, got an empty batch; skip the call for an empty batch")
+        modalities = (config.anchor_modality, config.target_modality)
+        codes: dict[str, int] = {}
+        seen: dict[tuple[int, str, int], int] = {}
+        counts: dict[tuple[int, str], int] = {}
+        pair, sample_id = np.empty(len(rollouts), np.int64), np.empty(len(rollouts), np.int64)
+        for index, rollout in enumerate(rollouts):
+            _check(rollout, index)
+            if rollout.modality not in modalities:
+                raise ModalityError(
+                    f"rollout {index} (pair {rollout.pair_id!r}) has modality {rollout.modality!r}; expected "
+                    f"{config.target_modality!r} or {config.anchor_modality!r}; correct the rollout, or set "
+                    "target_modality and anchor_modality in the config"
+                )
+            code = codes.setdefault(rollout.pair_id, len(codes))
+            order = counts.get((code, rollout.modality), 0)
+            counts[code, rollout.modality] = order + 1
+            sample = order if rollout.sample_id is None else operator.index(rollout.sample_id)
+            first = seen.setdefault((code, rollout.modality, sample), index)
+            if first != index:
+                raise DuplicateRolloutError(
+                    f"rollouts {first} and {index} are both (pair {rollout.pair_id!r}, {rollout.modality}, sample "
+                    f"{sample}); expected every (pair_id, modality, sample_id) once in a batch; number the samples, "
+                    "and drop padding rows that copy another row"
+                )
+            pair[index], sample_id[index] = code, sample
+        return cls(
+            rollouts=rollouts,
+            pair_ids=list(codes),
+            pair=pair,
+            sample_id=sample_id,
+            is_target=np.array([rollout.modality == config.target_modality for rollout in rollouts]),
+            scorable=np.array(
+                [
+                    bool(rollout.completion.strip()) and not (config.skip_truncated and rollout.truncated)
+                    for rollout in rollouts
+                ]
+            ),
+        )
+
+
+def _check(rollout: object, index: int) -> None:
+    if not isinstance(rollout, Rollout):
+        raise RolloutError(f"item {index} of the batch is a {type(rollout).__name__}; expected tars_rewards.Rollout")
+    expected = ""
+    if not isinstance(rollout.pair_id, str):
+        expected = f"a str pair_id, got {rollout.pair_id!r}; use str(…)"
+    elif not isinstance(rollout.completion, str):
+        expected = f"a str completion, got {type(rollout.completion).__name__}; decode the token ids first"
+    elif rollout.sample_id is not None and not hasattr(rollout.sample_id, "__index__"):
+        expected = f"an integer sample_id or None, got {rollout.sample_id!r}"
+    if expected:
+        raise RolloutError(f"rollout {index} (pair {rollout.pair_id!r}): expected {expected}")

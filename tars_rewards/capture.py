@@ -1,0 +1,209 @@
+"""Pooled hidden states of a forward pass that runs anyway.
+
+Forward hooks on the text decoder's layers average each layer's output over the completion tokens as soon as the layer
+has run, so that nothing of size [tokens, hidden] outlives the layer and no additional forward is needed. This gives
+`mean_t h_l` in the representation reward `R_rep = (1/L) sum_l cos(mean_t h_l^speech, mean_t h_l^text)` (arXiv
+2601.05543, section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch.utils.module_tracker import ModuleTracker
+
+from tars_rewards.decoder_layers import decoder_layers
+from tars_rewards.errors import CaptureError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from jaxtyping import Bool, Float, Int
+    from torch import Tensor, nn
+
+
+@contextmanager
+def capture_hidden_states(
+    model: nn.Module,
+    completion_mask: Bool[Tensor, "batch tokens"] | Bool[Tensor, "1 total"] | Bool[Tensor, " total"],
+    *,
+    cu_seqlens: Int[Tensor, " batch+1"] | None = None,
+    layers: str | Iterable[nn.Module] | None = None,
+) -> Iterator[CapturedStates]:
+    """Pool the output of every decoder layer over the completion tokens of the one forward run inside the context.
+
+    Sums are accumulated in float32 whatever the model's dtype: fp16 sums overflow where a few hidden dimensions are
+    massive, and bf16 means are too coarse for the small differences between completions. The mask is read once, before
+    the forward, which is the only time that the host waits for the device. The layer calls of a gradient checkpoint's
+    recomputation, in the backward pass, are not pooled. The hooks are gone when the context ends, however it ends.
+
+    Args:
+        model: the model whose forward runs inside the context, with any wrappers (PEFT, DDP, FSDP, `torch.compile`).
+        completion_mask: `True` at the tokens to pool over, in the shape in which tokens go through the layers: padded
+            on either side `[batch, tokens]`, or packed `[1, total]` or `[total]`. A row's tokens need not be adjacent.
+        cu_seqlens: packed layout only: where the rows start, and where the last one ends (a jagged tensor's
+            `offsets()`). Tokens behind the last row are padding.
+        layers: only for a model whose text decoder is not found: see `tars_rewards.decoder_layers.decoder_layers`.
+
+    Yields:
+        The states, which can be read once the context has ended.
+
+    Raises:
+        CaptureError: the text decoder is not found; mask or `cu_seqlens` contradict themselves or the layers' outputs;
+            a layer ran more than once inside the context, or not at all.
+
+    Example::
+
+        with torch.no_grad(), capture_hidden_states(model, completion_mask) as captured:
+            logits = model(input_ids, attention_mask=attention_mask).logits
+        rollouts = [Rollout(..., hidden_states=states) for states in captured.pooled[captured.valid]]
+    """
+    modules = decoder_layers(model, layers)
+    pooling = _Pooling(completion_mask, cu_seqlens, len(modules))
+    captured = CapturedStates(final_norm="after" if "norm" in type(modules[-1]).__name__.lower() else "before")
+    handles = []
+    try:
+        for layer, module in enumerate(modules):
+            handles.append(module.register_forward_hook(partial(pooling.hook, layer)))
+        yield captured
+    finally:
+        for handle in handles:
+            handle.remove()
+    captured._states = pooling.means()
+
+
+class CapturedStates:
+    """What `capture_hidden_states` yields; filled when the context ends.
+
+    Attributes:
+        final_norm: whether the last layer's states are from `"before"` or `"after"` the decoder's final norm. Hooks
+            see what leaves a layer, the raw residual stream, so it is `"before"`, as it is for every other layer.
+            Hugging Face's `output_hidden_states=True` gives the same values except for the last layer, which it gives
+            after the norm; to have that, put the norm in its place: `layers=[*decoder.layers[:-1], decoder.norm]`.
+    """
+
+    def __init__(self, *, final_norm: Literal["before", "after"]) -> None:
+        self.final_norm: Literal["before", "after"] = final_norm
+        self._states: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def pooled(self) -> Float[Tensor, "batch layers hidden"]:
+        """Mean over the completion tokens: float32, detached, on the device of the first layer; 0 if not `valid`."""
+        return self._read()[0]
+
+    @property
+    def valid(self) -> Bool[Tensor, " batch"]:
+        """`False` for a row without a completion token: its states are absent, not zero."""
+        return self._read()[1]
+
+    def _read(self) -> tuple[Tensor, Tensor]:
+        if self._states is None:
+            raise CaptureError(
+                "expected the captured states to be read after a complete forward; the context has not ended yet, or "
+                "an exception ended it. Read them behind the with block."
+            )
+        return self._states
+
+
+class _Pooling:
+    """Sums over each row's completion tokens: one [batch, hidden] tensor a layer."""
+
+    def __init__(self, mask: Tensor, cu_seqlens: Tensor | None, layers: int) -> None:
+        self._token_shapes, bounds = _layout(mask, cu_seqlens)
+        flat = mask.detach().cpu().numpy().reshape(-1)
+        if stray := int(flat[bounds[-1] :].sum()):
+            raise CaptureError(
+                f"expected completion_mask to be False behind the last packed row, which ends at {bounds[-1]}; it is "
+                f"True at {stray} tokens there. Check that mask and cu_seqlens= describe the same rows."
+            )
+        rows = [start + np.flatnonzero(flat[start:stop]) for start, stop in pairwise(bounds)]
+        self._counts = [row.size for row in rows]
+        self._rows = [_selector(row, mask.device) for row in rows]
+        self._sums: list[Tensor | None] = [None] * layers
+        self._autograd = ModuleTracker()
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # a side effect is no business of a compiled graph
+    @torch.no_grad()
+    def hook(self, layer: int, module: nn.Module, inputs: Any, output: Any) -> None:
+        """Forward hook of layer number `layer`."""
+        if self._autograd.is_bw:
+            return  # gradient checkpointing runs the layer again in the backward pass
+        if self._sums[layer] is not None:
+            raise CaptureError(
+                f"expected one call of each layer inside capture_hidden_states, got a second one of layer {layer}. Open "
+                "one context for each forward (each micro-batch), and none around generate()."
+            )
+        hidden = output[0] if isinstance(output, (tuple, list)) and output else output
+        if not isinstance(hidden, torch.Tensor) or tuple(hidden.shape[:-1]) not in self._token_shapes:
+            got = list(hidden.shape) if isinstance(hidden, torch.Tensor) else f"a {type(hidden).__name__}"
+            raise CaptureError(
+                f"expected the output of layer {layer} ({type(module).__name__}) to be {list(self._token_shapes[0])} "
+                f"tokens, as completion_mask is, x hidden; got {got}. Give the mask the shape in which tokens go "
+                "through the layers: audio placeholders expanded, packed or padded as the model is run."
+            )
+        tokens = hidden.flatten(0, -2)
+        sums = torch.empty(len(self._rows), tokens.shape[-1], dtype=torch.float32, device=tokens.device)
+        for row, where in enumerate(self._rows):
+            part = tokens[where] if isinstance(where, slice) else tokens.index_select(0, where.to(tokens.device))
+            torch.sum(part, 0, dtype=torch.float32, out=sums[row])
+        self._sums[layer] = sums
+
+    def means(self) -> tuple[Tensor, Tensor]:
+        """Pooled states [batch, layers, hidden] and which rows have any [batch]."""
+        sums = [layer_sums for layer_sums in self._sums if layer_sums is not None]
+        if len(sums) < len(self._sums):
+            missing = [layer for layer, layer_sums in enumerate(self._sums) if layer_sums is None]
+            raise CaptureError(
+                f"expected each of the {len(self._sums)} layers to run once inside capture_hidden_states; layers "
+                f"{missing} did not. Run this model's forward, whole, inside the context. If torch.compile had already "
+                "made one graph of the model, which leaves no place for hooks: compile it layer by layer, or set "
+                "torch._dynamo.config.skip_nnmodule_hook_guards = False before its first forward."
+            )
+        counts = torch.tensor(self._counts, device=sums[0].device)
+        pooled = torch.stack([layer_sums.to(counts.device) for layer_sums in sums], dim=1)
+        return pooled / counts.clamp(min=1)[:, None, None], counts > 0
+
+
+def _layout(mask: Tensor, cu_seqlens: Tensor | None) -> tuple[list[tuple[int, ...]], list[int]]:
+    """Shapes that a layer's output may have before its hidden dimension, and the rows' bounds once that is flat."""
+    if mask.dtype != torch.bool:
+        raise CaptureError(f"expected completion_mask to be boolean, got {mask.dtype}. Pass mask.bool().")
+    shape = tuple(mask.shape)
+    if cu_seqlens is None:
+        if len(shape) != 2:
+            raise CaptureError(
+                f"expected completion_mask of shape [batch, tokens], got {list(shape)}. If it is packed, pass "
+                "cu_seqlens= too."
+            )
+        return [shape], [row * shape[1] for row in range(shape[0] + 1)]
+    total = mask.numel()
+    if shape not in ((total,), (1, total)):
+        raise CaptureError(
+            f"expected a packed completion_mask of shape [1, total] or [total] beside cu_seqlens=, got {list(shape)}. "
+            "Leave cu_seqlens= out for a padded batch."
+        )
+    bounds: list[int] = cu_seqlens.flatten().tolist()
+    if cu_seqlens.dim() != 1 or cu_seqlens.is_floating_point() or bounds[:1] != [0] or bounds != sorted(bounds):
+        raise CaptureError(
+            f"expected cu_seqlens= to be one row of integers that starts at 0 and never falls, got {bounds} of shape "
+            f"{list(cu_seqlens.shape)}. Pass the running sum of the rows' lengths, with a leading 0."
+        )
+    if bounds[-1] > total:
+        raise CaptureError(
+            f"expected cu_seqlens= to end within the {total} tokens of completion_mask, got {bounds[-1]}. Pass the "
+            "mask of all tokens, the prompts' too."
+        )
+    return [(1, total), (total,)], bounds
+
+
+def _selector(positions: npt.NDArray[np.intp], device: torch.device) -> slice | Tensor:
+    """Select one row's tokens: by a slice, which copies nothing, where they are adjacent as they nearly always are."""
+    if not positions.size:
+        return slice(0, 0)
+    start, stop = int(positions[0]), int(positions[-1]) + 1
+    return slice(start, stop) if stop - start == positions.size else torch.from_numpy(positions).to(device)

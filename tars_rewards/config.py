@@ -1,0 +1,147 @@
+"""The settings of the reward, the same for every framework."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from typing import Any
+
+from tars_rewards.errors import ConfigError
+
+LAYER_GROUPS = ("all", "shallow", "middle", "deep", "last")
+
+
+@dataclass(frozen=True)
+class TARSConfig:
+    """Which terms are in force, how they are weighted, and how they are computed.
+
+    The defaults are the paper's (arXiv 2601.05543, section 4). A weight of 0 switches a term off: its inputs are then
+    neither needed nor computed.
+
+    Raises:
+        ConfigError: A value is of the wrong type or out of range.
+
+    Example:
+        >>> TARSConfig(alpha=0, layers="middle").layers
+        'middle'
+        >>> TARSConfig.from_mapping({"alfa": 1.0})
+        Traceback (most recent call last):
+        tars_rewards.errors.ConfigError: unknown setting 'alfa'; did you mean 'alpha'? Known settings: alpha, ...
+    """
+
+    alpha: float = 1.0
+    """Weight of the representation term, at least 0."""
+    beta: float = 1.0
+    """Weight of the behavior term, at least 0."""
+    format_weight: float = 0.5
+    """Weight of the format in the base reward, at least 0."""
+    layers: str | tuple[int, ...] | tuple[float, float] = "all"
+    """Decoder layers compared: a group ("all", "shallow", "middle", "deep", "last"), layer numbers from 0 (negative
+    ones count from the end), or two fractions of the depth, (start, stop). See `representation.select_layers`."""
+    seed: int = 0
+    """Seed of the choice of references."""
+    embedder: str = "Qwen/Qwen3-Embedding-0.6B"
+    """Sentence-transformers model of the behavior term: a name or a local directory."""
+    embedder_device: str | None = None
+    """Where that model runs, such as "cpu" or "cuda:0"; None: sentence-transformers decides."""
+    embedding_cache: str | None = None
+    """Directory in which embeddings are kept between runs; many processes may share it. None: none."""
+    embedding_cache_size: int = 16384
+    """Embeddings kept in memory (at 1024 dimensions 4 KiB each); 0: none."""
+    strip_tags: bool = False
+    """Take the think and answer tags out of a text before it is embedded. The paper embeds the whole text."""
+    center: bool = False
+    """Subtract from the hidden states, layer by layer, their mean over the pair's rollouts of both modalities."""
+    return_layers: bool = False
+    """Return the similarity of every layer compared, for analysis."""
+    skip_truncated: bool = False
+    """Leave truncated rollouts out of the alignment terms, both as targets and as references."""
+    target_modality: str = "speech"
+    """The modality whose reasoning is to be brought closer."""
+    anchor_modality: str = "text"
+    """The modality it is compared with, rewarded by the base reward alone."""
+
+    def __post_init__(self) -> None:
+        for name in ("alpha", "beta", "format_weight"):
+            object.__setattr__(self, name, _weight(name, getattr(self, name)))
+        for name in ("strip_tags", "center", "return_layers", "skip_truncated"):
+            if not isinstance(getattr(self, name), bool):
+                raise _wrong(name, "true or false", getattr(self, name))
+        for name in ("embedder", "target_modality", "anchor_modality"):
+            value = getattr(self, name)
+            if isinstance(value, os.PathLike):
+                object.__setattr__(self, name, os.fspath(value))
+            elif not isinstance(value, str) or not value:
+                raise _wrong(name, "a non-empty string", value)
+        if self.embedder_device is not None and not isinstance(self.embedder_device, str):
+            raise _wrong("embedder_device", 'a device such as "cpu" or None', self.embedder_device)
+        if self.embedding_cache is not None:
+            if not isinstance(self.embedding_cache, str | os.PathLike) or not os.fspath(self.embedding_cache):
+                raise _wrong("embedding_cache", "a directory or None", self.embedding_cache)
+            object.__setattr__(self, "embedding_cache", os.fspath(self.embedding_cache))
+        if not _is_int(self.seed):
+            raise _wrong("seed", "an integer", self.seed)
+        if not _is_int(self.embedding_cache_size) or self.embedding_cache_size < 0:
+            raise _wrong("embedding_cache_size", "an integer of at least 0", self.embedding_cache_size)
+        if self.target_modality == self.anchor_modality:
+            raise ConfigError(
+                f"target_modality and anchor_modality are both {self.target_modality!r}; give each its own name"
+            )
+        object.__setattr__(self, "layers", _layers(self.layers))
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> TARSConfig:
+        """Build a config from a framework's own settings.
+
+        Args:
+            mapping: Settings by name; a plain dict or an OmegaConf mapping.
+
+        Raises:
+            ConfigError: A key is unknown (the nearest known key and all of them are named) or a value is bad.
+        """
+        if not isinstance(mapping, Mapping):
+            raise ConfigError(f"expected a mapping of settings by name, got {type(mapping).__name__}: {mapping!r}")
+        known = [field.name for field in fields(cls)]
+        for key in mapping:
+            if key not in known:
+                nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+                hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+                raise ConfigError(f"unknown setting {key!r}{hint} Known settings: {', '.join(known)}")
+        return cls(**dict(mapping.items()))
+
+
+def _weight(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value < 0:
+        raise _wrong(name, "a finite number of at least 0", value)
+    return float(value)
+
+
+def _layers(value: object) -> str | tuple[int, ...] | tuple[float, float]:
+    if isinstance(value, str):
+        if value in LAYER_GROUPS:
+            return value
+    elif isinstance(value, Sequence) and len(value) > 0:
+        items = list(value)
+        if all(_is_int(item) for item in items):
+            return tuple(int(item) for item in items)
+        if len(items) == 2 and all(isinstance(item, Real) and not isinstance(item, bool) for item in items):
+            start, stop = float(items[0]), float(items[1])
+            if 0.0 <= start < stop <= 1.0:
+                return (start, stop)
+    expected = (
+        f"one of {', '.join(LAYER_GROUPS)}, a list of layer numbers such as [0, 5, -1], "
+        "or two fractions (start, stop) with 0.0 <= start < stop <= 1.0"
+    )
+    raise _wrong("layers", expected, value)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _wrong(name: str, expected: str, value: object) -> ConfigError:
+    return ConfigError(f"{name} must be {expected}, got {value!r} ({type(value).__name__})")

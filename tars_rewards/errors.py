@@ -1,0 +1,82 @@
+"""Every error this package raises on purpose, in one tree.
+
+A message says what was expected, what came, and what to do. Each class is also a standard library error, so that code
+which does not know this package can still catch it, and each can be pickled, so that Ray carries it between processes.
+
+::
+
+    TARSError
+    ├── ConfigError (ValueError)                a setting is unknown or out of range
+    │   └── LayerSelectionError                 the layers asked for are not among those that came
+    ├── RolloutError (ValueError)               a rollout cannot be scored as it is
+    │   ├── ModalityError                       its modality is neither the target nor the anchor
+    │   ├── DuplicateRolloutError               two rollouts of a batch have one identity
+    │   ├── MissingAnswerError                  neither `answer` nor `correct` was given
+    │   └── HiddenStatesError                   hidden states missing, misshapen or not finite
+    ├── EmbeddingError (ValueError)             an embedder returned something unusable
+    ├── MissingDependencyError (ImportError)    an optional package is not installed
+    ├── CaptureError (RuntimeError)             hidden states could not be captured from a forward pass
+    └── AdapterError (RuntimeError)             a framework brought something the method cannot work with
+        ├── UnsupportedConfigError (ValueError) the framework's configuration excludes the method
+        └── IncompletePairError (ValueError)    a batch holds only one modality of a question
+"""
+
+
+class TARSError(Exception):
+    """Root of the tree; catching it catches everything this package raises on purpose."""
+
+
+class ConfigError(TARSError, ValueError):
+    """A setting is unknown, of the wrong type or out of range."""
+
+
+class LayerSelectionError(ConfigError):
+    """`layers` asks for decoder layers that the hidden states do not hold."""
+
+
+class RolloutError(TARSError, ValueError):
+    """A rollout cannot be scored as it is."""
+
+
+class ModalityError(RolloutError):
+    """A rollout's modality is neither the target modality nor the anchor modality."""
+
+
+class DuplicateRolloutError(RolloutError):
+    """Two rollouts of one batch have the same (pair_id, modality, sample_id)."""
+
+
+class MissingAnswerError(RolloutError):
+    """A rollout has neither a reference answer nor a verdict, so that its accuracy is unknown."""
+
+
+class HiddenStatesError(RolloutError):
+    """Hidden states are missing, of differing shapes, or hold NaN or inf."""
+
+
+class EmbeddingError(TARSError, ValueError):
+    """An embedder returned the wrong count, the wrong shape, or values that are not finite."""
+
+
+class MissingDependencyError(TARSError, ImportError):
+    """An optional package that a chosen option needs is not installed."""
+
+
+class CaptureError(TARSError, RuntimeError):
+    """Hidden states could not be captured from a model's forward pass."""
+
+
+class AdapterError(TARSError, RuntimeError):
+    """A framework brought something that the method cannot work with."""
+
+
+class UnsupportedConfigError(AdapterError, ValueError):
+    """The framework's configuration excludes something the method needs."""
+
+
+class IncompletePairError(AdapterError, ValueError):
+    """A batch holds rollouts of only one modality of a question."""
+
+
+class EmbeddingWindowWarning(UserWarning):
+    """A text is longer than the embedder's window: its end, where the answer stands, is not embedded."""

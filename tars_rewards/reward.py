@@ -1,0 +1,253 @@
+"""The reward of a whole batch of rollouts: terms in, one number a rollout out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tars_rewards.base import base_score
+from tars_rewards.config import TARSConfig
+from tars_rewards.errors import ConfigError, EmbeddingError, MissingAnswerError
+from tars_rewards.protocol import BaseScore, Embedder, RewardResult, Rollout, TermValue
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from tars_rewards.batch import RolloutBatch
+    from tars_rewards.embedding import TextEmbedder
+
+
+class TARSReward:
+    """Scores rollouts by TARS (arXiv 2601.05543).
+
+    Target rollouts earn `R_base + alpha * R_rep + beta * R_beh`, anchor rollouts `R_base`. The result depends on the
+    rollouts, the config and the step alone: not on their order (give each a `sample_id`), nor on how pairs are spread
+    over calls or processes.
+
+    Can be pickled; an embedder of its own making, and what it remembers, are then left behind and made again on demand.
+
+    Args:
+        config: The settings.
+        embedder: Turns completions into vectors; None: the config's sentence-transformers model, loaded when first
+            needed, and never with beta=0.
+
+    Raises:
+        ConfigError: The embedder has no `encode`, or no `model_id` although an on-disk cache is asked for.
+    """
+
+    def __init__(self, config: TARSConfig | None = None, *, embedder: Embedder | None = None) -> None:
+        self.config = TARSConfig() if config is None else config
+        if embedder is not None and not callable(getattr(embedder, "encode", None)):
+            raise ConfigError(f"expected an embedder with encode(list[str]) -> [N, dim], got {type(embedder).__name__}")
+        if embedder is not None and self.config.embedding_cache and not getattr(embedder, "model_id", None):
+            raise ConfigError(
+                f"embedding_cache needs to tell embedders apart, and {type(embedder).__name__} has no model_id; give "
+                "it one (a string that changes with its weights), or set embedding_cache=None"
+            )
+        self._given_embedder = embedder
+        self._reset()
+
+    def _reset(self) -> None:
+        self._default_embedder: Embedder | None = None
+        self._texts: TextEmbedder | None = None
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"config": self.config, "_given_embedder": self._given_embedder}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+    @property
+    def embedder(self) -> Embedder:
+        """The embedder in use; the default one is loaded by the first look at it.
+
+        Raises:
+            MissingDependencyError: sentence-transformers is needed and not installed.
+        """
+        if self._given_embedder is not None:
+            return self._given_embedder
+        with self._lock:
+            if self._default_embedder is None:
+                from tars_rewards.embedding import SentenceTransformerEmbedder
+
+                self._default_embedder = SentenceTransformerEmbedder(
+                    self.config.embedder, device=self.config.embedder_device
+                )
+            return self._default_embedder
+
+    def base(self, completion: str, answer: str | None, *, truncated: bool = False) -> BaseScore:
+        """Score one completion by itself, in [0, 1 + format_weight]; see `base.base_score`.
+
+        Raises:
+            MissingAnswerError: There is no right answer to compare with.
+        """
+        return base_score(completion, answer, format_weight=self.config.format_weight, truncated=truncated)
+
+    def embed(self, completions: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Embed completions as the behavior term does: for frameworks that do so while others still generate.
+
+        Each distinct text is embedded once; with `strip_tags` without its tags.
+
+        Returns:
+            float32 [completions, dim].
+
+        Raises:
+            EmbeddingError: The embedder returned the wrong count or shape, or values that are not finite.
+        """
+        import numpy as np
+
+        texts = self._prepared(completions)
+        return self._text_embedder().encode(texts).vectors if texts else np.empty((0, 0), np.float32)
+
+    def over_window(self, completions: Sequence[str]) -> npt.NDArray[np.bool_] | None:
+        """Which completions are longer than the embedder's window; None where the embedder does not tell its window."""
+        return self._text_embedder().over_window(self._prepared(completions))
+
+    def __call__(self, rollouts: Sequence[Rollout], *, step: int = 0) -> RewardResult:
+        """Score a batch.
+
+        Args:
+            rollouts: All rollouts of the questions in the batch, both modalities, in any order and any numbers.
+            step: The training step; references are drawn anew in each.
+
+        Returns:
+            Rewards, terms, validity, references and metrics in the order of the rollouts, as CPU tensors. The reference
+            is drawn whatever the weights; a rollout that is empty, or left out as truncated, has none and is none.
+
+        Raises:
+            RolloutError: A rollout is malformed, or one of the children: a modality is unknown, an identity occurs
+                twice, an answer is missing, or (alpha > 0) hidden states are missing, misshapen or not finite.
+            LayerSelectionError: alpha > 0, and the layers do not fit the hidden states.
+            EmbeddingError: beta > 0, and embeddings are not finite or not of one shape.
+        """
+        import numpy as np
+        import torch
+
+        from tars_rewards.batch import RolloutBatch
+        from tars_rewards.combiner import combine
+        from tars_rewards.metrics import reward_metrics
+        from tars_rewards.reference import choose_references, reference_draws
+
+        config, seconds = self.config, dict[str, float]()
+        with _timed(seconds, "base"):
+            batch = RolloutBatch.from_rollouts(rollouts, config)
+            scores = [self._base_of(batch, index) for index in range(len(batch))]
+            correct = np.array([score.correct for score in scores])
+        with _timed(seconds, "reference"):
+            candidate = ~batch.is_target & batch.scorable & correct
+            draws = reference_draws(
+                batch.pair_ids,
+                batch.pair,
+                batch.sample_id,
+                seed=config.seed,
+                step=step,
+                modality=config.target_modality,
+            )
+            needs = batch.is_target & batch.scorable
+            reference = torch.from_numpy(
+                choose_references(batch.pair, batch.sample_id, needs=needs, candidate=candidate, draws=draws)
+            )
+        absent = TermValue(torch.zeros(len(batch)), torch.zeros(len(batch), dtype=torch.bool))
+        terms, layer_similarity, over_window = {"representation": absent, "behavior": absent}, None, None
+        if config.alpha > 0:
+            from tars_rewards.representation import representation_term
+
+            with _timed(seconds, "representation"):
+                terms["representation"], per_layer = representation_term(
+                    batch, reference, layers=config.layers, center=config.center
+                )
+            layer_similarity = per_layer if config.return_layers else None
+        if config.beta > 0:
+            with _timed(seconds, "behavior"):
+                terms["behavior"], over_window = self._behavior(batch, reference)
+        everywhere = torch.ones(len(batch), dtype=torch.bool)
+        components = {
+            "accuracy": torch.tensor([float(score.correct) for score in scores]),
+            "format": torch.tensor([float(score.format) for score in scores]),
+            **{name: term.values for name, term in terms.items()},
+        }
+        valid = {
+            "accuracy": everywhere,
+            "format": everywhere.clone(),
+            **{name: term.valid for name, term in terms.items()},
+        }
+        total = combine(
+            torch.tensor([score.reward for score in scores]),
+            terms,
+            weights={"representation": config.alpha, "behavior": config.beta},
+            is_target=torch.from_numpy(batch.is_target),
+        )
+        metrics = reward_metrics(
+            batch,
+            config,
+            total=total,
+            components=components,
+            valid=valid,
+            candidate=candidate,
+            seconds=seconds,
+            over_window=over_window,
+        )
+        return RewardResult(total, components, valid, reference, metrics, layer_similarity)
+
+    def _base_of(self, batch: RolloutBatch, index: int) -> BaseScore:
+        rollout = batch.rollouts[index]
+        if rollout.correct is None and rollout.answer is None:
+            raise MissingAnswerError(
+                f"{batch.describe(index)} has neither answer nor correct; expected one of them; give the right answer "
+                "(a letter or text), or judge it yourself and give correct"
+            )
+        return base_score(
+            rollout.completion,
+            rollout.answer,
+            format_weight=self.config.format_weight,
+            truncated=rollout.truncated,
+            correct=rollout.correct,
+        )
+
+    def _behavior(self, batch: RolloutBatch, reference: Any) -> tuple[TermValue, int | None]:
+        from tars_rewards.behavior import behavior_term
+
+        over: set[str] | None = None
+
+        def embed(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+            nonlocal over
+            vectors, flags = self._text_embedder().encode(texts)
+            if flags is not None:
+                over = {text for text, flag in zip(texts, flags, strict=True) if flag}
+            return vectors
+
+        term = behavior_term(batch, reference, embed=embed, strip=self.config.strip_tags)
+        return term, None if over is None else len(over)
+
+    def _prepared(self, completions: Sequence[str]) -> list[str]:
+        from tars_rewards.answers import strip_tags
+
+        if isinstance(completions, str):
+            raise EmbeddingError("expected a list of completions, got one str; wrap it in a list")
+        return [strip_tags(text) if self.config.strip_tags else text for text in completions]
+
+    def _text_embedder(self) -> TextEmbedder:
+        from tars_rewards.cache import EmbeddingStore
+        from tars_rewards.embedding import TextEmbedder
+
+        with self._lock:
+            if self._texts is None:
+                embedder, directory = self.embedder, self.config.embedding_cache
+                store = None
+                if directory is not None:
+                    store = EmbeddingStore(directory, model_id=str(getattr(embedder, "model_id", "")))
+                self._texts = TextEmbedder(embedder, memory=self.config.embedding_cache_size, store=store)
+            return self._texts
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    begin = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - begin

@@ -1,0 +1,192 @@
+"""Run verl's stock entry point in a process of its own and read back what it logged."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from omegaconf import DictConfig, OmegaConf
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CPU_CONFIG = REPOSITORY / "examples" / "verl" / "cpu.yaml"
+ENVIRONMENT = {
+    "VERL_PLATFORM": "cpu",
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONUNBUFFERED": "1",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_memory_monitor_refresh_ms": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+}
+# Sizes that fit the tiny models and their 16 rows.
+TINY = {
+    "algorithm.adv_estimator": "grpo",
+    "data.train_batch_size": 4,
+    "data.max_prompt_length": 96,
+    "data.max_response_length": 12,
+    "data.shuffle": False,
+    "data.dataloader_num_workers": 0,
+    "data.filter_overlong_prompts": False,
+    "actor_rollout_ref.actor.optim.lr": 1e-3,
+    "actor_rollout_ref.actor.ppo_mini_batch_size": 4,
+    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 4,
+    "actor_rollout_ref.rollout.n": 2,
+    "actor_rollout_ref.rollout.calculate_log_probs": True,
+    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": 4,
+    "actor_rollout_ref.rollout.max_model_len": 128,
+    "actor_rollout_ref.rollout.max_num_seqs": 16,
+    "actor_rollout_ref.rollout.max_num_batched_tokens": 1024,
+    "trainer.logger": "[console]",
+    "trainer.val_before_train": False,
+    "trainer.test_freq": -1,
+    "trainer.save_freq": -1,
+    "trainer.resume_mode": "disable",
+}
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_STEP = re.compile(r"step:(\d+) - (.*)")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        returncode: Exit code of the entry point; None if the deadline passed.
+        seconds: Wall-clock time.
+        log: Everything that its processes printed, without colours.
+        steps: Logged metrics of each line ``step:…``, in order, with the step's number under ``step``.
+        directory: The run's directory (checkpoints under ``checkpoints``).
+    """
+
+    returncode: int | None
+    seconds: float
+    log: str
+    steps: list[dict[str, float]]
+    directory: Path
+
+    def check(self) -> Run:
+        """This run, if it ended well; else an AssertionError with the end of its log."""
+        assert self.returncode == 0, f"exit {self.returncode} after {self.seconds:.0f} s\n{self.log[-12000:]}"
+        return self
+
+
+def run_verl(
+    directory: Path,
+    *,
+    model: Path,
+    data: Path,
+    overrides: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
+    steps: int = 2,
+    timeout: float = 420,
+) -> Run:
+    """Train with ``python -m verl.trainer.main_ppo`` on CPU cores.
+
+    Args:
+        directory: Where the run's log and checkpoints go; made if it does not exist.
+        model: Checkpoint directory.
+        data: Parquet file, for training and validation.
+        overrides: Config keys (without ``+``) and values, over :data:`TINY` and ``examples/verl/cpu.yaml``.
+        environment: Variables over those of this process and :data:`ENVIRONMENT`.
+        steps: Training steps.
+        timeout: Seconds after which the run and all of its processes are killed.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    # Ray puts sockets into its directory, and the path of a socket is limited to about 100 characters.
+    ray_directory = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    settings = {
+        **dict(_flatten(OmegaConf.load(CPU_CONFIG))),
+        **TINY,
+        "actor_rollout_ref.model.path": model,
+        "data.train_files": data,
+        "data.val_files": data,
+        "trainer.total_training_steps": steps,
+        "trainer.default_local_dir": directory / "checkpoints",
+        "ray_kwargs.ray_init._temp_dir": ray_directory,
+        "hydra.run.dir": directory / "hydra",
+        **(overrides or {}),
+    }
+    arguments = [f"{'' if key.startswith('hydra.') else '++'}{key}={_show(value)}" for key, value in settings.items()]
+    log_file = directory / "log.txt"
+    started = time.monotonic()
+    with log_file.open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "verl.trainer.main_ppo", *arguments],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **ENVIRONMENT, **(environment or {})},
+            cwd=directory,
+            start_new_session=True,
+        )
+        try:
+            returncode: int | None = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            returncode = None
+        finally:
+            _end(process, ray_directory)
+    seconds = time.monotonic() - started
+    text = _ANSI.sub("", log_file.read_text(errors="replace"))
+    return Run(returncode, seconds, text, list(parse_steps(text)), directory)
+
+
+def parse_steps(log: str) -> Iterator[dict[str, float]]:
+    """Metrics that verl's console logger printed."""
+    for number, line in _STEP.findall(log):
+        metrics = {"step": float(number)}
+        for entry in line.split(" - "):
+            name, _, value = entry.strip().rpartition(":")
+            value = re.sub(r"^np\.\w+\((.*)\)$", r"\1", value)
+            try:
+                metrics[name] = float(value)
+            except ValueError:
+                continue
+        yield metrics
+
+
+def _flatten(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in config.items():
+        if isinstance(value, DictConfig):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _show(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ",".join(_show(item) for item in value) + "]"
+    return str(value)
+
+
+def _end(process: subprocess.Popen[bytes], ray_directory: Path) -> None:
+    """Kill whatever is left of the run: its descendants, and Ray's daemons, which outlive a killed driver."""
+    left = []
+    if process.poll() is None:
+        left = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGKILL)
+    for candidate in psutil.process_iter(["cmdline"]):
+        if any(str(ray_directory) in argument for argument in candidate.info["cmdline"] or ()):
+            left += [candidate, *candidate.children(recursive=True)]
+    for each in left:
+        try:
+            each.kill()
+        except psutil.NoSuchProcess:
+            continue
+    process.wait()
+    shutil.rmtree(ray_directory, ignore_errors=True)

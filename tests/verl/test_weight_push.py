@@ -1,0 +1,57 @@
+"""A weight push ends: with the receiver's error when it failed, at the deadline when it hangs."""
+
+import threading
+import time
+
+import pytest
+import ray
+import zmq
+from tars_rewards.errors import AdapterError
+from tars_rewards_verl.weight_push import WatchedSocket
+
+
+@pytest.fixture
+def sockets():
+    context = zmq.Context()
+    sender, receiver = context.socket(zmq.REQ), context.socket(zmq.REP)
+    port = sender.bind_to_random_port("tcp://127.0.0.1")
+    receiver.connect(f"tcp://127.0.0.1:{port}")
+    yield sender, receiver
+    sender.close(linger=0)
+    receiver.close(linger=0)
+    context.term()
+
+
+def test_an_acknowledged_push_is_passed_through(sockets):
+    sender, receiver = sockets
+    answer = threading.Thread(target=lambda: (receiver.recv(), time.sleep(0.7), receiver.send(b"ok")))
+    answer.start()
+    watched = WatchedSocket(sender, None, deadline=10)
+    watched.send(b"weights")
+    assert watched.recv() == b"ok"
+    answer.join()
+
+
+def test_a_push_that_never_returns_ends_at_the_deadline(sockets):
+    sender, _ = sockets
+    watched = WatchedSocket(sender, None, deadline=0.1)
+    watched.send(b"weights")
+    with pytest.raises(AdapterError, match=r"not acknowledged within 0\.1 s"):
+        watched.recv()
+
+
+@pytest.mark.slow
+def test_the_receivers_error_is_shown_long_before_the_deadline(sockets):
+    @ray.remote(num_cpus=0)
+    def load_weights():
+        raise ValueError("There is no module or parameter named 'model'")
+
+    ray.init(num_cpus=1, include_dashboard=False, object_store_memory=80_000_000)
+    try:
+        sender, _ = sockets
+        watched = WatchedSocket(sender, load_weights.remote(), deadline=300)
+        watched.send(b"weights")
+        with pytest.raises(AdapterError, match="no module or parameter named 'model'"):
+            watched.recv()
+    finally:
+        ray.shutdown()
