@@ -32,7 +32,7 @@ _BLOCK = re.compile(r"\s*<think>.*</think>\s*<answer>(.*)</answer>\s*", re.DOTAL
 _STATEMENT = re.compile(r"\bthe\s+answer\s+is\b", re.IGNORECASE)
 
 _MARKUP = re.compile(r"\\(?:boxed|text|mathrm|textbf)\b|[$*_`\"'“”‘’{}]")
-_GOLD_LETTER = re.compile(r"\s*[(\[]?\s*([A-Za-z])\s*[)\].:]?\s*")
+_GOLD_LETTER = re.compile(r"\s*(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-Za-z])\s*[).:]?)\s*")
 # A capital stands by itself or before its option's text; a small letter could be an article, so it must end a phrase.
 _CHOICE = re.compile(
     r"\s*:?\s*(?:(?i:option|choice|letter)\s+)?"
@@ -139,7 +139,7 @@ def answers_agree(stated: str, answer: str) -> bool:
     before, after = _split_statement(stated)
     letter = _GOLD_LETTER.fullmatch(answer)
     if letter is not None:
-        return _chosen_letter(before, after) == letter[1].upper()
+        return _chosen_letter(before, after) == (letter[1] or letter[2]).upper()
     gold = normalize_answer(answer)
     if normalize_answer(after) == gold:
         return _HEDGE.search(before) is None

@@ -131,7 +131,7 @@ class TextEmbedder:
             self._warned = True
             warnings.warn(
                 f"{over} of {total} texts are longer than the embedder's window of {self._window} tokens; their end, "
-                "where the answer stands, is not embedded; use an embedder with a longer window, or shorter completions "
+                "where the answer stands, is not embedded; use an embedder with a longer window, or shorter texts "
                 "(said once; the count of every step is in its metrics)",
                 EmbeddingWindowWarning,
                 stacklevel=3,

@@ -1,8 +1,8 @@
 """The representation term: how alike the hidden states of the two modalities are, layer by layer.
 
 `R_rep = (1 / L) sum_l cos(mean_t h_l^target, mean_t h_l^anchor)` over the chosen decoder layers, each state averaged
-over the generated tokens only (arXiv 2601.05543, section 4.1, representation alignment). The averages arrive ready made, one
-[layers, hidden] array a rollout; `capture.py` makes them.
+over the generated tokens only (arXiv 2601.05543, section 4.1, representation alignment). The averages arrive ready
+made, one [layers, hidden] array a rollout; `capture.py` makes them.
 """
 
 from __future__ import annotations
@@ -155,10 +155,10 @@ def _checked_states(batch: RolloutBatch) -> dict[int, Tensor]:
                 f"has {tuple(expected.shape)}; expected one shape; take both from the same layers of the same model"
             )
         # A finite sum proves finite values in one cheap pass; only an infinite one calls for a closer look.
-        if not state.sum(dtype=torch.float32).isfinite() and not state.isfinite().all():
+        if not state.sum(dtype=torch.float32).isfinite() and not state.float().isfinite().all():
             raise HiddenStatesError(
-                f"{batch.describe(index)} has NaN or inf in its hidden_states; expected finite values; pool in float32 "
-                "and over at least one token"
+                f"{batch.describe(index)} has NaN or inf in its hidden_states; expected values finite in float32; pool "
+                "in float32 and over at least one token"
             )
         states[index] = state
     return states

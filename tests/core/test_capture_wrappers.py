@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import textwrap
 
 import pytest
 import torch
@@ -52,7 +51,7 @@ def test_lora(expected):
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_B" in name:
-                weight.normal_()
+                weight.normal_(std=0.2)
     with model.disable_adapter():
         assert_equal(pooled(model), expected)
     adapted = pooled(model)
@@ -108,7 +107,7 @@ def test_one_graph_from_before_the_first_capture_is_refused_and_the_advice_helps
     model = compiled("whole", counter)
     with torch.no_grad():
         model(IDS, use_cache=False)
-    with pytest.raises(CaptureError, match=r"layers \[0, 1, 2\] did not.* skip_nnmodule_hook_guards = False"):
+    with pytest.raises(CaptureError, match=r"layers \[0, 1, 2\] did not\..*skip_nnmodule_hook_guards = False"):
         pooled(model)
     torch._dynamo.reset()
     with torch._dynamo.config.patch(skip_nnmodule_hook_guards=False), torch.no_grad():
@@ -149,8 +148,9 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_ddp_and_fsdp2(tmp_path, request):
     here = str(request.path.parent)
-    script = textwrap.dedent(DISTRIBUTED).format(here=here, store=tmp_path / "store")
+    script = DISTRIBUTED.format(here=here, store=tmp_path / "store")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert done.stdout.strip().endswith("equal"), done.stderr

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from omegaconf import OmegaConf
-from tars_rewards.protocol import RewardResult, Rollout
+from tars_rewards.protocol import Rollout
 
 from tars_rewards_verl import batch as rows_of
 from tars_rewards_verl import guards, settings
@@ -135,11 +135,7 @@ class TARSTrainerMixin(_Base):  # type: ignore[misc]
             over = sum(extra["reward_extra_info"]["over_window"] for extra in map(rows_of.plain, data["extra_fields"]))
             metrics["tars/behavior/over_window"] = over
         metrics["tars/seconds/finalise"] = time.perf_counter() - started
-        self.on_tars_rewards(rollouts, result)
         return super()._compute_advantage(batch, metrics)
-
-    def on_tars_rewards(self, rollouts: list[Rollout], result: RewardResult) -> None:
-        """Called after the rewards of a step were computed; does nothing. For subclasses."""
 
     def _tars_check_rollout(self, data: Any, rollouts: list[Rollout], metrics: dict[str, Any]) -> None:
         columns = [list(data[name].unbind()) for name in ("rollout_log_probs", "old_log_probs", "response_mask")]

@@ -1,0 +1,37 @@
+"""What audio needs of verl's config and the user need not set."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from tars_rewards_verl.audio.training import FROZEN
+
+
+def prepare_config(config: DictConfig) -> None:
+    """Fill in what speech models need; what the user has set stays. Safe to call twice, and for models without audio.
+
+    ``actor_rollout_ref.actor.freeze_vision_tower``, which no engine of verl 0.9 reads, is made to mean what it says for
+    speech models: the encoders of other modalities stay as they are.
+
+    Args:
+        config: verl's trainer config, resolved or not.
+    """
+    model = config.actor_rollout_ref.model
+    actor = config.actor_rollout_ref.actor
+    with open_dict(config):
+        if not OmegaConf.select(config, "data.custom_cls.path"):
+            config.data.custom_cls = {"path": "pkg://tars_rewards_verl.audio.dataset", "name": "SpeechDataset"}
+        family = _family(config)
+        if family is None:
+            return
+        frozen = bool(actor.get("freeze_vision_tower", False))
+        model.setdefault("override_config", {})
+        model.override_config.setdefault(FROZEN, frozen)
+        if frozen and actor.strategy == "fsdp":
+            # FSDP1 flattens what it shards into one parameter, which cannot be frozen in part.
+            actor.fsdp_config.use_orig_params = True
+        if model.get("lora_rank", 0) > 0 and model.get("exclude_modules") is None:
+            # "all-linear" would reach into the encoders, for which vLLM takes no adapters.
+            model.exclude_modules = rf".*\b({'|'.join(sorted({path.split('.')[-1] for path in family.towers}))})\b.*"
+        if family.name.startswith("nothing"):
+            return

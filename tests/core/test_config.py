@@ -1,0 +1,100 @@
+import pickle
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+
+import pytest
+
+from tars_rewards import TARSConfig
+from tars_rewards.errors import ConfigError
+
+
+def test_defaults_are_the_papers() -> None:
+    config = TARSConfig()
+    assert (config.alpha, config.beta, config.format_weight, config.layers) == (1.0, 1.0, 0.5, "all")
+    assert config.embedder == "Qwen/Qwen3-Embedding-0.6B"
+    assert not (config.strip_tags or config.center or config.return_layers or config.skip_truncated)
+
+
+def test_frozen_hashable_picklable() -> None:
+    config = TARSConfig(layers=[0, -1], embedding_cache=Path("somewhere"))
+    with pytest.raises(FrozenInstanceError):
+        config.alpha = 2.0
+    assert pickle.loads(pickle.dumps(config)) == config
+    assert len({config, TARSConfig(layers=(0, -1), embedding_cache="somewhere")}) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("middle", "middle"), ([3, 1], (3, 1)), ([-1], (-1,)), ((0.25, 0.5), (0.25, 0.5)), ((0, 0.5), (0.0, 0.5)), ((0, 1), (0, 1))],
+)
+def test_layers(given: object, kept: object) -> None:
+    layers = TARSConfig(layers=given).layers
+    assert layers == kept
+    assert [type(item) for item in layers] == [type(item) for item in kept]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("alpha", -0.1),
+        ("alpha", float("nan")),
+        ("beta", float("inf")),
+        ("beta", "1.0"),
+        ("alpha", True),
+        ("format_weight", None),
+        ("layers", "medium"),
+        ("layers", []),
+        ("layers", (0.5, 0.5)),
+        ("layers", (0.5, 1.5)),
+        ("layers", (0.1, 0.2, 0.3)),
+        ("layers", [0, "1"]),
+        ("layers", [True, False]),
+        ("layers", 3),
+        ("seed", 1.5),
+        ("seed", True),
+        ("embedder", ""),
+        ("embedder", None),
+        ("embedder_device", 0),
+        ("embedding_cache", ""),
+        ("embedding_cache", 7),
+        ("embedding_cache_size", -1),
+        ("embedding_cache_size", 1.0),
+        ("center", 1),
+        ("strip_tags", "no"),
+        ("target_modality", ""),
+    ],
+)
+def test_bad_values_name_the_setting_and_what_came(setting: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"^{setting} must be ") as caught:
+        TARSConfig(**{setting: value})
+    assert repr(value) in str(caught.value)
+
+
+def test_modalities_must_differ() -> None:
+    with pytest.raises(ConfigError, match="both 'text'"):
+        TARSConfig(target_modality="text")
+
+
+def test_from_mapping() -> None:
+    assert TARSConfig.from_mapping({"alpha": 0, "layers": [1, 2]}) == TARSConfig(alpha=0.0, layers=(1, 2))
+    assert TARSConfig.from_mapping({}) == TARSConfig()
+
+
+def test_from_omegaconf() -> None:
+    omegaconf = pytest.importorskip("omegaconf")
+    assert TARSConfig.from_mapping(omegaconf.OmegaConf.create({"beta": 0.5, "layers": [0.0, 0.5]})) == TARSConfig(
+        beta=0.5, layers=(0.0, 0.5)
+    )
+
+
+def test_unknown_key_names_the_nearest_and_all() -> None:
+    with pytest.raises(ConfigError, match="unknown setting 'formatweight'; did you mean 'format_weight'") as caught:
+        TARSConfig.from_mapping({"formatweight": 1.0})
+    assert all(field.name in str(caught.value) for field in fields(TARSConfig))
+    with pytest.raises(ConfigError, match=r"unknown setting 'zzz'\. Known settings"):
+        TARSConfig.from_mapping({"zzz": 1.0})
+
+
+def test_from_something_else() -> None:
+    with pytest.raises(ConfigError, match="expected a mapping"):
+        TARSConfig.from_mapping("alpha=1")
