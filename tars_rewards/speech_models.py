@@ -28,6 +28,7 @@ class SpeechModelFamily:
             never sample one of them, nor the placeholder: no features would stand behind it.
         decoder: Path of the text decoder in the model.
         audio_tower: Path of the audio encoder in the model.
+        audio_path: Paths of everything that audio alone passes through: the encoder, and a projector where it is not part of it.
         towers: Paths of all encoders of other modalities, which "freeze the tower" means.
         layer_classes: Classes to shard one by one. None inside the audio tower: it runs only where a micro batch has audio,
             and ranks would wait for each other in the all-gather of a layer that not all of them run.
@@ -45,6 +46,7 @@ class SpeechModelFamily:
     reserved: tuple[str, ...]
     decoder: str
     audio_tower: str
+    audio_path: tuple[str, ...]
     towers: tuple[str, ...]
     layer_classes: tuple[str, ...]
     fixed_window: bool
@@ -72,6 +74,7 @@ QWEN2_AUDIO = SpeechModelFamily(
     reserved=("audio_bos_token", "audio_eos_token"),
     decoder="model.language_model",
     audio_tower="model.audio_tower",
+    audio_path=("model.audio_tower", "model.multi_modal_projector"),
     towers=("model.audio_tower",),
     layer_classes=("Qwen2DecoderLayer",),
     fixed_window=True,
@@ -96,6 +99,7 @@ QWEN2_5_OMNI = SpeechModelFamily(
     ),
     decoder="model",
     audio_tower="audio_tower",
+    audio_path=("audio_tower",),
     towers=("audio_tower", "visual"),
     # The vision tower never runs here; its blocks are sharded so that they are never gathered either.
     layer_classes=("Qwen2_5OmniDecoderLayer", "Qwen2_5OmniVisionBlock"),

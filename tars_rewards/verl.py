@@ -9,6 +9,6 @@ for _module in ("verl", "transfer_queue"):
             name=_module,
         )
 
-from tars_rewards_verl.reward import TARSReward
+from tars_rewards_verl.reward import TARSReward  # noqa: E402  (the sentence above comes first)
 
 __all__ = ["TARSReward"]

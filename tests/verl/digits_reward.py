@@ -2,4 +2,7 @@
 
 
 def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
-    return {"score": min(sum(character.isdigit() for character in solution_str), 10) / 10, "acc": float(ground_truth in solution_str)}
+    return {
+        "score": min(sum(character.isdigit() for character in solution_str), 10) / 10,
+        "acc": float(ground_truth in solution_str),
+    }

@@ -2,13 +2,13 @@
 
 import pytest
 from omegaconf import OmegaConf
+from verl.trainer.ppo.v1 import PPOTrainerColocateAsync, PPOTrainerSync, get_trainer_cls, register_trainer, trainer_base
+from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
+
 from tars_rewards.errors import UnsupportedConfigError
 from tars_rewards_verl.dispatch import compose_trainer, selecting_class
 from tars_rewards_verl.engine import PoolingMixin, compose_engine
 from tars_rewards_verl.trainer import TARSTrainerMixin
-from verl.trainer.ppo.v1 import PPOTrainerColocateAsync, PPOTrainerSync, get_trainer_cls, register_trainer
-from verl.trainer.ppo.v1 import trainer_base
-from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
 
 class Built(Exception):

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from tars_rewards.errors import AdapterError, IncompletePairError
 from tars_rewards_verl.guards import check_rollout_kl, check_rows, k3_kl, rollout_kl_limit
 

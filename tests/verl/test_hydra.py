@@ -13,7 +13,11 @@ def run(*arguments, **environment):
     import os
 
     return subprocess.run(
-        [*arguments], capture_output=True, text=True, timeout=180, env=os.environ | {"VERL_PLATFORM": "cpu"} | environment
+        [*arguments],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env=os.environ | {"VERL_PLATFORM": "cpu"} | environment,
     )
 
 

@@ -1,10 +1,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tars_rewards.errors import IncompletePairError
-from tars_rewards_verl.pairs import PairSampler, find_pairs
 from torch.utils.data import Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
+
+from tars_rewards.errors import IncompletePairError
+from tars_rewards_verl.pairs import PairSampler, find_pairs
 
 ROLES = {"target_modality": "speech", "anchor_modality": "text"}
 
@@ -16,8 +17,12 @@ def test_pairs_are_found_wherever_their_rows_are():
 
 @pytest.mark.parametrize(
     ("pair_ids", "modalities"),
-    [(["a"], ["speech"]), (["a", "a"], ["speech", "speech"]), (["a", "a", "a"], ["speech", "text", "text"]),
-     (["a", "a"], ["speech", "video"])],
+    [
+        (["a"], ["speech"]),
+        (["a", "a"], ["speech", "speech"]),
+        (["a", "a", "a"], ["speech", "text", "text"]),
+        (["a", "a"], ["speech", "video"]),
+    ],
 )
 def test_an_incomplete_pair_is_named(pair_ids, modalities):
     with pytest.raises(IncompletePairError, match="pair 'a'"):

@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+
 from tars_rewards_verl.reward_manager import EmbeddingBatcher
 
 

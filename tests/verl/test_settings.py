@@ -2,7 +2,7 @@
 
 import pytest
 from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
+
 from tars_rewards.errors import UnsupportedConfigError
 from tars_rewards_verl.settings import WORKER_LIBRARY, check_config, enabled, prepare_config
 

@@ -6,6 +6,7 @@ import time
 import pytest
 import ray
 import zmq
+
 from tars_rewards.errors import AdapterError
 from tars_rewards_verl.weight_push import WatchedSocket
 

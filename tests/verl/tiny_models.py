@@ -41,7 +41,11 @@ def make_tokenizer(named: dict[str, str]):
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
-    corpus = [f"What is {a} plus {b}? <think>{a}+{b}</think><answer>The answer is {a + b}.</answer>" for a in range(30) for b in range(30)]
+    corpus = [
+        f"What is {a} plus {b}? <think>{a}+{b}</think><answer>The answer is {a + b}.</answer>"
+        for a in range(30)
+        for b in range(30)
+    ]
     trainer = trainers.BpeTrainer(
         vocab_size=400,
         special_tokens=SPECIAL + list(named.values()),
@@ -100,7 +104,9 @@ def make_qwen2_audio(directory: Path) -> Path:
 
     tokenizer = make_tokenizer(AUDIO)
     Qwen2AudioProcessor(
-        WhisperFeatureExtractor(feature_size=MELS, sampling_rate=16000, chunk_length=30), tokenizer, chat_template=TEMPLATE
+        WhisperFeatureExtractor(feature_size=MELS, sampling_rate=16000, chunk_length=30),
+        tokenizer,
+        chat_template=TEMPLATE,
     ).save_pretrained(directory)
     encoder = Qwen2AudioEncoderConfig(
         num_mel_bins=MELS,
@@ -147,7 +153,12 @@ def make_qwen2_5_omni(directory: Path) -> Path:
             output_dim=HIDDEN,
         ),
         vision_config=Qwen2_5OmniVisionEncoderConfig(
-            depth=1, hidden_size=64, intermediate_size=64, num_heads=2, out_hidden_size=HIDDEN, fullatt_block_indexes=[0]
+            depth=1,
+            hidden_size=64,
+            intermediate_size=64,
+            num_heads=2,
+            out_hidden_size=HIDDEN,
+            fullatt_block_indexes=[0],
         ),
         text_config=Qwen2_5OmniTextConfig(
             **_decoder(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from tars_rewards.advantage import modality_normalized_advantages
 
 
@@ -29,7 +30,9 @@ def hf_forward(model, rows, i, *, ban=(), silence=False):
         inputs["input_features"] = torch.zeros_like(inputs["input_features"])
     last = []
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else model.model
-    hook = decoder.layers[-1].register_forward_hook(lambda m, a, out: last.append(out[0] if isinstance(out, tuple) else out))
+    hook = decoder.layers[-1].register_forward_hook(
+        lambda m, a, out: last.append(out[0] if isinstance(out, tuple) else out)
+    )
     with torch.no_grad():
         out = model(input_ids=ids[None], attention_mask=torch.ones_like(ids)[None], output_hidden_states=True, **inputs)
     hook.remove()
@@ -55,6 +58,8 @@ def largest(a, b):
 def check_advantages(rows):
     """verl's advantages are the paper's: reward minus the mean over the same question and modality."""
     totals = [float(scores.sum()) for scores in rows["rm_scores"]]
-    expected = modality_normalized_advantages(totals, [str(p) for p in rows["pair_id"]], [str(m) for m in rows["modality"]])
+    expected = modality_normalized_advantages(
+        totals, [str(p) for p in rows["pair_id"]], [str(m) for m in rows["modality"]]
+    )
     for advantages, value, mask in zip(rows["advantages"], expected, rows["response_mask"], strict=True):
         assert largest(advantages[mask.bool()], torch.as_tensor(float(value))) < 1e-6

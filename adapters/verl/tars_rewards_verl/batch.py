@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+
 from tars_rewards.errors import AdapterError
 from tars_rewards.protocol import Rollout
 
@@ -54,7 +55,9 @@ def fetch(batch: KVBatchMeta, rows: Sequence[int], fields: Sequence[str]) -> Ten
     )
     missing = [field for field in fields if field not in data]
     if missing:
-        raise AdapterError(f"the rollouts of this step lack {missing}; {_HELP.get(missing[0], 'check the dataset columns')}")
+        raise AdapterError(
+            f"the rollouts of this step lack {missing}; {_HELP.get(missing[0], 'check the dataset columns')}"
+        )
     return data
 
 

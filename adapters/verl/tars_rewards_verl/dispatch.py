@@ -12,7 +12,7 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from tars_rewards_verl.patching import after_import, check_signature
+from tars_rewards_verl.patching import after_import, check_signature, require_patches
 
 
 def install() -> None:
@@ -41,7 +41,9 @@ def selecting_class(stock: type) -> type:
 
         return compose_trainer(stock)(config=config) if enabled(config) else stock(config=config)
 
-    return type(stock.__name__, (stock,), {"__new__": __new__, "__module__": stock.__module__, "__doc__": stock.__doc__})
+    return type(
+        stock.__name__, (stock,), {"__new__": __new__, "__module__": stock.__module__, "__doc__": stock.__doc__}
+    )
 
 
 @functools.cache
@@ -70,6 +72,7 @@ def _wrap_validate_config(module: ModuleType) -> None:
         from tars_rewards_verl.settings import check_config, enabled, prepare_config
 
         if enabled(config):
+            require_patches()
             check_config(config)
             prepare_config(config)
         stock_validate(config, *args, **kwargs)

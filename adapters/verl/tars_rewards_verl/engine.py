@@ -6,9 +6,9 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
+
 from tars_rewards.capture import capture_hidden_states
 from tars_rewards.errors import AdapterError
-
 from tars_rewards_verl.batch import CAPTURE_FLAG, POOLED, POOLED_SHAPE
 
 if TYPE_CHECKING:

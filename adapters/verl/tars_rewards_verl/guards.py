@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from tars_rewards.errors import AdapterError, IncompletePairError
 
+from tars_rewards.errors import AdapterError, IncompletePairError
 from tars_rewards_verl.batch import split_key
 
 HALF_PRECISION_LIMIT = 2e-2

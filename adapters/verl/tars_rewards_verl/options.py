@@ -32,7 +32,9 @@ class VerlOptions:
         if self.max_rollout_kl is not None and self.max_rollout_kl < 0:
             raise ConfigError(f"max_rollout_kl must be 0 (no guard), positive or null, got {self.max_rollout_kl}")
         if self.weight_push_deadline <= 0:
-            raise ConfigError(f"weight_push_deadline must be a positive number of seconds, got {self.weight_push_deadline}")
+            raise ConfigError(
+                f"weight_push_deadline must be a positive number of seconds, got {self.weight_push_deadline}"
+            )
         if self.text_backbone_accuracy is not None and not 0 < self.text_backbone_accuracy <= 1:
             raise ConfigError(
                 f"text_backbone_accuracy must be an accuracy in (0, 1] or null, got {self.text_backbone_accuracy}; "

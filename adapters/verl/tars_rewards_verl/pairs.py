@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from tars_rewards.errors import IncompletePairError
 from torch.utils.data import Sampler
 from torchdata.stateful_dataloader import Stateful
+
+from tars_rewards.errors import IncompletePairError
 
 
 def find_pairs(

@@ -60,7 +60,9 @@ def require_patches() -> None:
         )
     if _problems:
         raise AdapterError(
-            f"verl {installed} differs from the tested {', '.join(TESTED_VERL)}: " + "; ".join(_problems) + f"; install "
+            f"verl {installed} differs from the tested {', '.join(TESTED_VERL)}: "
+            + "; ".join(_problems)
+            + f"; install "
             f"'verl=={TESTED_VERL[-1]}'"
         )
 

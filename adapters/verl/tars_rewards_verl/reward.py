@@ -7,7 +7,6 @@ from typing import Any
 
 from tars_rewards.errors import ConfigError
 from tars_rewards.reward import TARSReward as CoreReward
-
 from tars_rewards_verl.options import VerlOptions, split_kwargs
 
 
@@ -50,7 +49,9 @@ def load_reward(spec: str, kwargs: dict[str, Any]) -> TARSReward:
     try:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"reward.custom={spec}: cannot import it ({error}); use tars_rewards.verl:TARSReward") from error
+        raise ConfigError(
+            f"reward.custom={spec}: cannot import it ({error}); use tars_rewards.verl:TARSReward"
+        ) from error
     if not (isinstance(cls, type) and issubclass(cls, TARSReward)):
         raise ConfigError(f"reward.custom={spec} is not a subclass of tars_rewards.verl.TARSReward, but {cls!r}")
     return cls(**kwargs)

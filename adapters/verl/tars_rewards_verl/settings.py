@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
-from tars_rewards.errors import UnsupportedConfigError
 
+from tars_rewards.errors import UnsupportedConfigError
 from tars_rewards_verl.options import VerlOptions
 from tars_rewards_verl.weight_push import WEIGHT_PUSH_DEADLINE
 
@@ -30,7 +30,9 @@ def check_config(config: DictConfig) -> None:
         return default if found is None else found
 
     def refuse(key: str, why: str) -> None:
-        raise UnsupportedConfigError(f"reward.custom={value('reward.custom')} cannot run with {key}={value(key)}: {why}")
+        raise UnsupportedConfigError(
+            f"reward.custom={value('reward.custom')} cannot run with {key}={value(key)}: {why}"
+        )
 
     actor = "actor_rollout_ref.actor"
     strategy = value(f"{actor}.strategy", "fsdp")

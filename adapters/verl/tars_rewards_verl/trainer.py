@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from omegaconf import OmegaConf
-from tars_rewards.protocol import Rollout
 
+from tars_rewards.errors import UnsupportedConfigError
+from tars_rewards.protocol import Rollout
 from tars_rewards_verl import batch as rows_of
 from tars_rewards_verl import guards, settings
 from tars_rewards_verl.pairs import PairSampler, find_pairs
+from tars_rewards_verl.patching import require_patches
 from tars_rewards_verl.reward import load_reward
 from tars_rewards_verl.reward_manager import VALIDATION_COLUMN
 from tars_rewards_verl.validation import validation_gap
@@ -38,7 +40,10 @@ else:
 class TARSTrainerMixin(_Base):  # type: ignore[misc]
     """Mixin for ``PPOTrainerSync`` and classes derived from it; see :mod:`tars_rewards_verl.dispatch`."""
 
+    train_dataloader: Any
+
     def __init__(self, config: Any) -> None:
+        require_patches()
         settings.check_config(config)
         settings.prepare_config(config)
         kwargs = OmegaConf.to_container(config.reward.custom_kwargs, resolve=True)
@@ -52,7 +57,9 @@ class TARSTrainerMixin(_Base):  # type: ignore[misc]
     def tars_banner(self) -> str:
         """Which terms, layers, weights and embedder are in force."""
         config, rollout = self.tars.config, self.config.actor_rollout_ref.rollout
-        representation = f"{config.alpha:g} x representation (layers {config.layers})" if config.alpha else "no representation"
+        representation = (
+            f"{config.alpha:g} x representation (layers {config.layers})" if config.alpha else "no representation"
+        )
         behavior = f"{config.beta:g} x behavior (embedder {config.embedder})" if config.beta else "no behavior"
         return (
             f"tars-rewards: {config.target_modality} = accuracy + {config.format_weight:g} x format + {representation} + "
@@ -62,23 +69,10 @@ class TARSTrainerMixin(_Base):  # type: ignore[misc]
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
-        config = self.tars.config
-        columns = ("pair_id", "modality")
-        for name, dataset in (("train", self.train_dataset), ("validation", self.val_dataset)):
-            missing = set(columns) - set(dataset.dataframe.column_names)
-            if missing:
-                raise settings.UnsupportedConfigError(
-                    f"the {name} data must have the columns {list(columns)}, {sorted(missing)} missing; add them to the "
-                    "dataset: pair_id names the question, modality is "
-                    f"{config.target_modality!r} or {config.anchor_modality!r}"
-                )
-        pairs = find_pairs(
-            *(self.train_dataset.dataframe[column] for column in columns),
-            target_modality=config.target_modality,
-            anchor_modality=config.anchor_modality,
-        )
+        pairs = self._tars_pairs(self.train_dataset, "train")
+        self._tars_pairs(self.val_dataset, "validation")
         data = self.config.data
-        seed = data.get("seed")
+        seed = self.tars.config.seed if data.get("seed") is None else data.seed
         loader = self.train_dataloader
         self.train_dataloader = type(loader)(
             dataset=self.train_dataset,
@@ -86,9 +80,24 @@ class TARSTrainerMixin(_Base):  # type: ignore[misc]
             num_workers=loader.num_workers,
             drop_last=True,
             collate_fn=loader.collate_fn,
-            sampler=PairSampler(pairs, shuffle=data.shuffle, seed=config.seed if seed is None else seed),
+            sampler=PairSampler(pairs, shuffle=data.shuffle, seed=seed),
         )
         self.val_dataloader.collate_fn = _MarkValidation(self.val_dataloader.collate_fn)
+
+    def _tars_pairs(self, dataset: Any, name: str) -> list[tuple[int, int]]:
+        config = self.tars.config
+        missing = {"pair_id", "modality"} - set(dataset.dataframe.column_names)
+        if missing:
+            raise UnsupportedConfigError(
+                f"the {name} data must have the columns pair_id (the question) and modality ({config.target_modality!r} or "
+                f"{config.anchor_modality!r}); {sorted(missing)} missing, add to the dataset"
+            )
+        return find_pairs(
+            dataset.dataframe["pair_id"],
+            dataset.dataframe["modality"],
+            target_modality=config.target_modality,
+            anchor_modality=config.anchor_modality,
+        )
 
     def _submit_batch_to_rollout(self, batch: Any) -> int:
         uids, pair_ids, modalities = (list(batch[name]) for name in ("uid", "pair_id", "modality"))
@@ -96,7 +105,7 @@ class TARSTrainerMixin(_Base):  # type: ignore[misc]
             str(uid): (str(pair_id), str(modality))
             for uid, pair_id, modality in zip(uids, pair_ids, modalities, strict=True)
         }
-        return super()._submit_batch_to_rollout(batch)
+        return int(super()._submit_batch_to_rollout(batch))
 
     def _balance_batch(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         guards.check_rows(batch.keys, self._tars_prompts, self.config.actor_rollout_ref.rollout.n)

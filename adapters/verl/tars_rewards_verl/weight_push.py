@@ -14,7 +14,6 @@ from types import ModuleType
 from typing import Any
 
 from tars_rewards.errors import AdapterError
-
 from tars_rewards_verl.patching import after_import, check_signature
 
 WEIGHT_PUSH_DEADLINE = "tars_weight_push_deadline"
@@ -66,8 +65,8 @@ class WatchedSocket:
                 raise AdapterError(f"the rollout engine could not load the pushed weights: {error}") from error
             if time.monotonic() > until:
                 raise AdapterError(
-                    f"a weight push to the rollout engine was not acknowledged within {self._deadline:g} s; look for the "
-                    "engine's own error above, or raise reward.custom_kwargs.weight_push_deadline for a slow machine"
+                    f"a weight push to the rollout engine was not acknowledged within {self._deadline:g} s; look for "
+                    "the engine's own error above, or raise reward.custom_kwargs.weight_push_deadline for a slow machine"
                 )
         return self._socket.recv(*args, **kwargs)
 

@@ -42,7 +42,9 @@ class TARSConfigSource(ConfigSource):
         config = OmegaConf.create(text)
         config["custom"] = None
         config["custom_kwargs"] = {
-            field.name: _plain(field.default) for owner in (TARSConfig, VerlOptions) for field in dataclasses.fields(owner)
+            field.name: _plain(field.default)
+            for owner in (TARSConfig, VerlOptions)
+            for field in dataclasses.fields(owner)
         }
         return ConfigResult(
             config=config, path=f"{self.scheme()}://{self.path}", provider=self.provider, header={"package": None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from tars_rewards.speech_models import SpeechModelFamily
 from tars_rewards_verl.audio.training import FROZEN
 
 
@@ -33,5 +34,18 @@ def prepare_config(config: DictConfig) -> None:
         if model.get("lora_rank", 0) > 0 and model.get("exclude_modules") is None:
             # "all-linear" would reach into the encoders, for which vLLM takes no adapters.
             model.exclude_modules = rf".*\b({'|'.join(sorted({path.split('.')[-1] for path in family.towers}))})\b.*"
-        if family.name.startswith("nothing"):
-            return
+        engine = config.actor_rollout_ref.rollout.setdefault("engine_kwargs", {})
+        if engine.get("vllm") is None:
+            engine.vllm = {}
+        unused = {name: 0 for name in ("image", "video") if f"{name}_token" in family.reserved}
+        if unused:
+            # vLLM then neither builds a vision tower nor reserves memory for what could go through it.
+            engine.vllm.setdefault("limit_mm_per_prompt", unused)
+
+
+def _family(config: DictConfig) -> SpeechModelFamily | None:
+    from tars_rewards_verl.audio.loading import checkpoint_family
+
+    path = config.actor_rollout_ref.model.path
+    # A remote file system's checkpoint is copied to the workers, not to the driver: nothing to look at here.
+    return None if "://" in path else checkpoint_family(path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tars_rewards.speech_models import family_of
-
 from tars_rewards_verl.audio.waveform import load_waveform
 
 if TYPE_CHECKING:

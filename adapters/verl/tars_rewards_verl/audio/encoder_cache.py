@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import xxhash
+
 from tars_rewards.speech_models import SpeechModelFamily
 
 if TYPE_CHECKING:

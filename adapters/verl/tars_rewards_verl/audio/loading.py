@@ -7,7 +7,6 @@ from types import ModuleType
 from typing import Any
 
 from tars_rewards.speech_models import SpeechModelFamily, find_family
-
 from tars_rewards_verl.patching import after_import, check_signature, require_attribute
 
 
@@ -32,7 +31,7 @@ def checkpoint_family(path: str) -> SpeechModelFamily | None:
 
 
 def _find_processor(module: ModuleType) -> None:
-    """verl gives a model whose processor it does not know no processor, with a warning."""
+    """Verl gives a model whose processor it does not know no processor, with a warning."""
     stock = module.hf_processor
     check_signature(stock, ["name_or_path", "kwargs"], f"{module.__name__}.hf_processor")
 
@@ -49,7 +48,7 @@ def _find_processor(module: ModuleType) -> None:
 
 
 def _find_config(module: ModuleType) -> None:
-    """verl trains what the checkpoint's config describes; of Qwen2.5-Omni only a part is trained."""
+    """Verl trains what the checkpoint's config describes; of Qwen2.5-Omni only a part is trained."""
     stock = require_attribute(module, "AutoConfig", module.__name__)
 
     class AutoConfig:
@@ -83,7 +82,7 @@ def trained_config(family: SpeechModelFamily, checkpoint_config: Any) -> Any:
 
 
 def _find_chat_handling(module: ModuleType) -> None:
-    """verl takes a processor without images for one of a text model, and does not know the models' turns."""
+    """Verl takes a processor without images for one of a text model, and does not know the models' turns."""
     stock = module._is_multimodal_processor
     check_signature(stock, ["processor"], f"{module.__name__}._is_multimodal_processor")
 

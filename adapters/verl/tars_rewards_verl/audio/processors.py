@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tars_rewards.errors import AdapterError, UnsupportedConfigError
-from tars_rewards.speech_models import QWEN2_5_OMNI, QWEN2_AUDIO, SAMPLING_RATE, SpeechModelFamily
 from transformers import Qwen2_5OmniProcessor as _StockQwen2_5OmniProcessor
 from transformers import Qwen2AudioProcessor as _StockQwen2AudioProcessor
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import is_torchvision_available
 
+from tars_rewards.errors import AdapterError, UnsupportedConfigError
+from tars_rewards.speech_models import QWEN2_5_OMNI, QWEN2_AUDIO, SAMPLING_RATE, SpeechModelFamily
 from tars_rewards_verl.audio.waveform import load_waveform
 
 if TYPE_CHECKING:
@@ -32,7 +32,12 @@ class SpeechProcessor:
     tokenizer: Any
 
     def __call__(
-        self, text: Any = None, images: Any = None, videos: Any = None, audio: Sequence[Any] | None = None, **kwargs: Any
+        self,
+        text: Any = None,
+        images: Any = None,
+        videos: Any = None,
+        audio: Sequence[Any] | None = None,
+        **kwargs: Any,
     ) -> Any:
         """Stock, with clips of any form that :func:`load_waveform` takes.
 
@@ -125,7 +130,9 @@ class SpeechProcessor:
             )
         # Two halvings, in the convolution and in the pooling, must leave a vector.
         if len(waveform) < 3 * extractor.hop_length:
-            raise AdapterError(f"a clip of {len(waveform)} samples ({seconds:.3f} s) is too short to be encoded; drop it")
+            raise AdapterError(
+                f"a clip of {len(waveform)} samples ({seconds:.3f} s) is too short to be encoded; drop it"
+            )
         return waveform
 
 
@@ -139,7 +146,11 @@ class OmniProcessorWithoutVideo(_StockQwen2_5OmniProcessor):  # type: ignore[mis
     """Processor of Qwen2.5-Omni without its video part, which needs torchvision even if no video ever comes."""
 
     def __init__(
-        self, image_processor: Any = None, feature_extractor: Any = None, tokenizer: Any = None, chat_template: Any = None
+        self,
+        image_processor: Any = None,
+        feature_extractor: Any = None,
+        tokenizer: Any = None,
+        chat_template: Any = None,
     ) -> None:
         ProcessorMixin.__init__(self, image_processor, feature_extractor, tokenizer, chat_template=chat_template)
         # The stock class reads the size of a merged patch from it, with or without videos.
@@ -151,7 +162,7 @@ class OmniProcessorWithoutVideo(_StockQwen2_5OmniProcessor):  # type: ignore[mis
 _OmniProcessor = _StockQwen2_5OmniProcessor if is_torchvision_available() else OmniProcessorWithoutVideo
 
 
-class Qwen2_5OmniProcessor(SpeechProcessor, _OmniProcessor):  # type: ignore[misc]  # noqa: N801
+class Qwen2_5OmniProcessor(SpeechProcessor, _OmniProcessor):  # type: ignore[misc]
     """Processor of Qwen2.5-Omni, for its Thinker."""
 
     speech_family = QWEN2_5_OMNI
@@ -194,5 +205,3 @@ def load_processor(path: str, family: SpeechModelFamily, **kwargs: Any) -> Any:
 def get_speech_processor(processor: Any) -> SpeechProcessor | None:
     """``processor`` if it is one of a speech model family, else None."""
     return processor if isinstance(processor, SpeechProcessor) else None
-
-

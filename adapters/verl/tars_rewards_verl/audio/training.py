@@ -8,7 +8,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from tars_rewards.speech_models import SpeechModelFamily, find_family
-
 from tars_rewards_verl.patching import after_import, check_signature, require_attribute
 
 if TYPE_CHECKING:
@@ -58,7 +57,8 @@ def mask_logits(head: nn.Module, token_ids: Sequence[int]) -> None:
     def hook(_: nn.Module, __: Any, logits: Any) -> Any:
         import torch
 
-        return logits.index_fill(-1, torch.tensor(token_ids, device=logits.device), NEVER)
+        # In place: a copy of the logits is often the largest tensor of a step.
+        return logits.index_fill_(-1, torch.tensor(token_ids, device=logits.device), NEVER)
 
     head.register_forward_hook(hook)
 
@@ -69,26 +69,13 @@ def _tie_audio_into_every_backward(model: Any, family: SpeechModelFamily) -> Non
     Ranks reduce the gradients of a shard together. Where one rank's micro batch has audio and another's has none, the
     ranks would reduce different sets of parameters.
     """
-    decoder = {id(parameter) for parameter in model.get_submodule(family.decoder).parameters()}
-    head = {id(parameter) for parameter in model.get_output_embeddings().parameters()}
-    vision = {
-        id(parameter)
-        for tower in family.towers
-        if tower != family.audio_tower
-        for parameter in model.get_submodule(tower).parameters()
-    }
-    names = [name for name, parameter in model.named_parameters() if id(parameter) not in decoder | head | vision]
+    parts = [model.get_submodule(path) for path in family.audio_path]
 
     def hook(_: nn.Module, __: Any, embeddings: Any) -> Any:
         import torch
 
-        if not torch.is_grad_enabled() or _world_size() == 1:
-            return embeddings
-        # By name at every call: sharding replaces the parameters.
-        for name in names:
-            owner, _, attribute = name.rpartition(".")
-            parameter = getattr(model.get_submodule(owner), attribute)
-            if parameter.requires_grad:
+        if torch.is_grad_enabled() and _world_size() > 1:
+            for parameter in (each for part in parts for each in part.parameters() if each.requires_grad):
                 embeddings = embeddings + 0.0 * parameter.sum().to(embeddings.dtype)
         return embeddings
 

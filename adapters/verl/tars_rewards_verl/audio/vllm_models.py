@@ -7,6 +7,8 @@ checkpoints.
 from __future__ import annotations
 
 import functools
+import importlib
+import sys
 from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
@@ -28,7 +30,12 @@ def install() -> None:
     """Arrange for vLLM's models to be patched."""
     after_import("vllm.model_executor.models.qwen2_audio", _name_qwen2_audio)
     after_import("vllm.model_executor.models.qwen2_5_omni_thinker", _name_thinker)
-    after_import("vllm.model_executor.models.qwen2_5_omni_thinker", _process_without_video)
+    from transformers.utils import is_torchvision_available
+
+    # vLLM proper brings torchvision; its CPU build runs without, and then Qwen2.5-Omni could not even be imported.
+    if not is_torchvision_available():
+        _resize_without_torchvision()
+        after_import("vllm.model_executor.models.qwen2_5_omni_thinker", _process_without_video)
 
 
 def _name_qwen2_audio(module: ModuleType) -> None:
@@ -55,11 +62,16 @@ def _name_thinker(module: ModuleType) -> None:
     model.hf_to_vllm_mapper = mapper | WeightsMapper(orig_to_new_prefix=THINKER_PREFIXES)
 
 
+def _resize_without_torchvision() -> None:
+    """vLLM takes one function on image sizes from a module that needs torchvision; its twin with PIL has it too."""
+    package = "transformers.models.qwen2_vl"
+    sys.modules.setdefault(
+        f"{package}.image_processing_qwen2_vl", importlib.import_module(f"{package}.image_processing_pil_qwen2_vl")
+    )
+
+
 def _process_without_video(module: ModuleType) -> None:
-    from transformers.utils import is_torchvision_available
-
     require_attribute(module, "Qwen2_5OmniProcessor", module.__name__)
-    if not is_torchvision_available():
-        from tars_rewards_verl.audio.processors import OmniProcessorWithoutVideo
+    from tars_rewards_verl.audio.processors import OmniProcessorWithoutVideo
 
-        module.Qwen2_5OmniProcessor = OmniProcessorWithoutVideo  # type: ignore[attr-defined]
+    module.Qwen2_5OmniProcessor = OmniProcessorWithoutVideo  # type: ignore[attr-defined]

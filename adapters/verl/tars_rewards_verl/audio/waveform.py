@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from tars_rewards.errors import AdapterError
 from tars_rewards.speech_models import SAMPLING_RATE
 

@@ -104,7 +104,7 @@ class PlatformCPU(PlatformBase):  # type: ignore[misc]
         return None, None
 
     def communication_backend_name(self) -> str:
-        """gloo."""
+        """Gloo."""
         return "gloo"
 
     def visible_devices_envvar(self) -> str:
@@ -151,7 +151,7 @@ def install() -> None:
 
 
 def _one_gloo(module: ModuleType) -> None:
-    """verl asks for a CPU backend beside the accelerator's; here they are one, and torch refuses to be told twice."""
+    """Verl asks for a CPU backend beside the accelerator's; here they are one, and torch refuses to be told twice."""
     stock = module.init_process_group
 
     @functools.wraps(stock)
