@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from tars_rewards.errors import UnsupportedConfigError
+from tars_rewards_verl.audio import config as audio
 from tars_rewards_verl.options import VerlOptions
 from tars_rewards_verl.weight_push import WEIGHT_PUSH_DEADLINE
 
@@ -115,3 +116,4 @@ def prepare_config(config: DictConfig) -> None:
             names = list(libraries) if isinstance(libraries, list | ListConfig) else [libraries]
             if WORKER_LIBRARY not in names:
                 model.external_lib = [*names, WORKER_LIBRARY]
+    audio.prepare_config(config)
