@@ -131,22 +131,32 @@ def answers_agree(stated: str, answer: str) -> bool:
         >>> answers_agree("The answer is twelve apples.", "12 apples")
         True
     """
-    if not normalize_answer(answer):
-        raise MissingAnswerError(
-            f"expected a right answer with a letter or a digit in it, got {answer!r}; "
-            "give the rollout's answer, or judge it yourself and give `correct`"
-        )
+    gold = check_answer(answer)
     before, after = _split_statement(stated)
     letter = _GOLD_LETTER.fullmatch(answer)
     if letter is not None:
         return _chosen_letter(before, after) == (letter[1] or letter[2]).upper()
-    gold = normalize_answer(answer)
     if normalize_answer(after) == gold:
         return _HEDGE.search(before) is None
     sentence = re.split(r"(?<=[.!?;])\s|\n", after.strip(), maxsplit=1)
     if normalize_answer(sentence[0]) != gold:
         return False
     return _HEDGE.search(" ".join([before, *sentence[1:]])) is None
+
+
+def check_answer(answer: str | None) -> str:
+    """Return the right answer, normalised.
+
+    Raises:
+        MissingAnswerError: It is no text, or holds no letter and no digit, so that nothing could be compared with it.
+    """
+    normal = normalize_answer(answer) if isinstance(answer, str) else ""
+    if not normal:
+        raise MissingAnswerError(
+            f"expected a right answer (a letter, or text with a letter or a digit in it), got {answer!r}; give the "
+            "rollout's `answer` as str, or judge the completion yourself and give `correct`"
+        )
+    return normal
 
 
 def normalize_answer(text: str) -> str:

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from tars_rewards.answers import answers_agree, extract_answer, has_format
-from tars_rewards.errors import MissingAnswerError
+from tars_rewards.answers import answers_agree, check_answer, extract_answer, has_format
 from tars_rewards.protocol import AnswerExtractor, BaseScore
 
 
@@ -34,7 +33,7 @@ def base_score(
         `correct`, `format`, and `reward` in [0, 1 + format_weight].
 
     Raises:
-        MissingAnswerError: Neither `answer` nor `correct` says what is right.
+        MissingAnswerError: Neither `correct` nor a usable `answer` says what is right.
 
     Example:
         >>> base_score("<think>9 > 4</think><answer>The answer is B.</answer>", "B")
@@ -43,12 +42,8 @@ def base_score(
         BaseScore(correct=True, format=False, reward=1.0)
     """
     if correct is None:
-        if answer is None:
-            raise MissingAnswerError(
-                "expected a right answer or a verdict, got neither; give the rollout `answer` (a letter or text), "
-                "or judge it yourself and give `correct`"
-            )
+        check_answer(answer)  # also where the completion states none: bad data must not look like wrong answers
         stated = extract(completion)
-        correct = stated is not None and answers_agree(stated, answer)
+        correct = stated is not None and answer is not None and answers_agree(stated, answer)
     formatted = not truncated and has_format(completion)
     return BaseScore(bool(correct), formatted, float(correct) + format_weight * formatted)

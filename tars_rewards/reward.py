@@ -197,18 +197,16 @@ class TARSReward:
 
     def _base_of(self, batch: RolloutBatch, index: int) -> BaseScore:
         rollout = batch.rollouts[index]
-        if rollout.correct is None and rollout.answer is None:
-            raise MissingAnswerError(
-                f"{batch.describe(index)} has neither answer nor correct; expected one of them; give the right answer "
-                "(a letter or text), or judge it yourself and give correct"
+        try:
+            return base_score(
+                rollout.completion,
+                rollout.answer,
+                format_weight=self.config.format_weight,
+                truncated=rollout.truncated,
+                correct=rollout.correct,
             )
-        return base_score(
-            rollout.completion,
-            rollout.answer,
-            format_weight=self.config.format_weight,
-            truncated=rollout.truncated,
-            correct=rollout.correct,
-        )
+        except MissingAnswerError as error:
+            raise MissingAnswerError(f"{batch.describe(index)}: {error}") from error
 
     def _behavior(self, batch: RolloutBatch, reference: Any) -> tuple[TermValue, int | None]:
         from tars_rewards.behavior import behavior_term

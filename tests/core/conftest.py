@@ -27,7 +27,7 @@ class HashEmbedder:
     def encode(self, texts: list[str]) -> np.ndarray:
         self.calls.append(list(texts))
         return np.stack(
-            [np.random.default_rng(xxhash.xxh3_64_intdigest(text)).normal(size=self.dim) for text in texts]
+            [np.random.default_rng(xxhash.xxh3_64_intdigest(text.encode())).normal(size=self.dim) for text in texts]
         )
 
 

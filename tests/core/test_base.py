@@ -46,9 +46,11 @@ def test_a_verdict_replaces_the_comparison() -> None:
     assert base_score(RIGHT, "B", correct=False) == (False, True, 0.5)
 
 
-def test_neither_answer_nor_verdict() -> None:
-    with pytest.raises(MissingAnswerError, match="got neither; give the rollout `answer`"):
-        base_score(RIGHT, None)
+@pytest.mark.parametrize("answer", [None, "", " ?", 12])
+@pytest.mark.parametrize("completion", [RIGHT, "no answer here"])
+def test_neither_usable_answer_nor_verdict(answer: object, completion: str) -> None:
+    with pytest.raises(MissingAnswerError, match="got .*; give the rollout's `answer`"):
+        base_score(completion, answer)
 
 
 def test_extractor_failure_is_an_error_not_a_wrong_answer() -> None:

@@ -1,4 +1,5 @@
-import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -64,24 +65,47 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def hammer(directory: str, number: int) -> int:
-    """Write and read the same texts as the other processes; returns how many reads were whole."""
-    store, whole = EmbeddingStore(directory, model_id="m"), 0
-    for round_ in range(15):
-        for length in range(1, 21):
-            text = "x" * ((length + number + round_) % 20 + 1)
-            store.put(text, vector_of(text))
-            got = store.get("x" * length)
-            if got is not None:
-                whole += int(got.shape == (64,) and bool((got == length).all()))
-            else:
-                whole += length > 0 and round_ == 0  # not written by anybody yet
-    return whole
+# Each process writes and reads the same texts as the others; a vector holds its text's length 64 times over.
+HAMMER = """
+import sys
+import numpy as np
+from tars_rewards.cache import EmbeddingStore
+store, torn, rounds = EmbeddingStore(sys.argv[1], model_id="m"), 0, 40
+for number in range(rounds):
+    for length in range(1, 21):
+        other = (length + number + int(sys.argv[2])) % 20 + 1
+        store.put("x" * other, np.full(64, other, np.float32))
+        got = store.get("x" * length)
+        torn += (number > 0 and got is None) or (got is not None and not (got.shape == (64,) and (got == length).all()))
+print(torn)
+"""
 
 
-def test_many_processes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
-        whole = pool.starmap(hammer, [(str(tmp_path), number) for number in range(4)])
-    assert whole == [300] * 4
+def test_many_processes(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HAMMER, str(tmp_path)]
+    processes = [
+        subprocess.Popen([*command, str(number)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for number in range(4)
+    ]
+    assert [process.communicate(timeout=60) for process in processes] == [("0\n", "")] * 4
     assert len(list(tmp_path.rglob("*.npy"))) == 20
     assert list(tmp_path.rglob("*.tmp")) == []
+
+
+def test_the_process_test_would_see_a_torn_write(tmp_path: Path) -> None:
+    """The same with a store that writes in place: readers meet half-written files."""
+    in_place = """
+import tars_rewards.cache as cache
+def put(self, text, vector):
+    path = self._path(text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb", buffering=0) as file:
+        np.save(file, vector)
+cache.EmbeddingStore.put = put
+"""
+    code = HAMMER.replace("store, torn", in_place + "store, torn", 1)
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(number)], stdout=subprocess.PIPE, text=True)
+        for number in range(4)
+    ]
+    assert sum(int(process.communicate(timeout=60)[0]) for process in processes) > 0

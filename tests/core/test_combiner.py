@@ -5,9 +5,7 @@ from hypothesis import strategies as st
 from tars_rewards.combiner import combine
 from tars_rewards.protocol import TermValue
 
-ROW = st.tuples(
-    st.floats(0, 1.5), st.floats(-1, 1), st.booleans(), st.floats(-1, 1), st.booleans(), st.booleans()
-)
+ROW = st.tuples(st.floats(0, 1.5), st.floats(-1, 1), st.booleans(), st.floats(-1, 1), st.booleans(), st.booleans())
 
 
 @given(st.lists(ROW, min_size=1, max_size=12), st.floats(0, 3), st.floats(0, 3))

@@ -25,7 +25,14 @@ def test_frozen_hashable_picklable() -> None:
 
 @pytest.mark.parametrize(
     ("given", "kept"),
-    [("middle", "middle"), ([3, 1], (3, 1)), ([-1], (-1,)), ((0.25, 0.5), (0.25, 0.5)), ((0, 0.5), (0.0, 0.5)), ((0, 1), (0, 1))],
+    [
+        ("middle", "middle"),
+        ([3, 1], (3, 1)),
+        ([-1], (-1,)),
+        ((0.25, 0.5), (0.25, 0.5)),
+        ((0, 0.5), (0.0, 0.5)),
+        ((0, 1), (0, 1)),
+    ],
 )
 def test_layers(given: object, kept: object) -> None:
     layers = TARSConfig(layers=given).layers

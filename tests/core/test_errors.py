@@ -7,9 +7,7 @@ import pytest
 
 from tars_rewards import errors
 
-CLASSES = [
-    item for _, item in inspect.getmembers(errors, inspect.isclass) if issubclass(item, errors.TARSError)
-]
+CLASSES = [item for _, item in inspect.getmembers(errors, inspect.isclass) if issubclass(item, errors.TARSError)]
 
 
 @pytest.mark.parametrize("error", CLASSES)

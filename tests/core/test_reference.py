@@ -23,7 +23,9 @@ def choose(pair: list[str], modality: list[str], sample: list[int], right: list[
 def batches(draw: st.DrawFn) -> list[tuple[str, str, int, bool]]:
     identities = draw(
         st.sets(
-            st.tuples(st.sampled_from(["p", "q", "r", "é", ""]), st.sampled_from(["speech", "text"]), st.integers(-3, 9)),
+            st.tuples(
+                st.sampled_from(["p", "q", "r", "é", ""]), st.sampled_from(["speech", "text"]), st.integers(-3, 9)
+            ),
             min_size=1,
             max_size=30,
         )

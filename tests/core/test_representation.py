@@ -28,7 +28,9 @@ def oracle(states: list[np.ndarray], reference: list[int], layers: list[int], ce
     """Double precision, one pair of vectors at a time, by scipy's own cosine; `center` numbers the groups."""
     states = [np.asarray(state, float) for state in states]
     if center is not None:
-        means = {group: np.mean([s for s, g in zip(states, center, strict=True) if g == group], 0) for group in set(center)}
+        means = {
+            group: np.mean([s for s, g in zip(states, center, strict=True) if g == group], 0) for group in set(center)
+        }
         states = [state - means[group] for state, group in zip(states, center, strict=True)]
     rows = np.zeros((len(states), len(layers)))
     for index, other in enumerate(reference):

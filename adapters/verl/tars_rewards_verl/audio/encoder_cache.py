@@ -158,6 +158,6 @@ def _split_padded(tower: nn.Module, features: Tensor, attention_mask: Tensor | N
 def _content_key(parts: tuple[Tensor, ...]) -> bytes:
     digest = xxhash.xxh3_128()
     for part in parts:
-        digest.update(str((tuple(part.shape), part.dtype)))
+        digest.update(repr((tuple(part.shape), part.dtype)).encode())
         digest.update(part.detach().to("cpu").contiguous().view(torch.uint8).numpy())
     return digest.digest()

