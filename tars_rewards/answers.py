@@ -27,7 +27,7 @@ import unicodedata
 
 from tars_rewards.errors import MissingAnswerError
 
-_TAG = re.compile(r"<\s*/?\s*(?:think|answer)\b[^<>]*>", re.IGNORECASE)
+_TAG = re.compile(r"<\s*(?:/\s*)?(?:think|answer)\b[^<>]*>", re.IGNORECASE)
 _BLOCK = re.compile(r"\s*<think>.*</think>\s*<answer>(.*)</answer>\s*", re.DOTALL)
 _STATEMENT = re.compile(r"\bthe\s+answer\s+is\b", re.IGNORECASE)
 
@@ -35,7 +35,7 @@ _MARKUP = re.compile(r"\\(?:boxed|text|mathrm|textbf)\b|[$*_`\"'“”‘’{}]"
 _GOLD_LETTER = re.compile(r"\s*(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-Za-z])\s*[).:]?)\s*")
 # A capital stands by itself or before its option's text; a small letter could be an article, so it must end a phrase.
 _CHOICE = re.compile(
-    r"\s*:?\s*(?:(?i:option|choice|letter)\s+)?"
+    r"\s*(?::\s*)?(?:(?i:option|choice|letter)\s+)?"
     r"(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-Z])(?=[.,:;)!?\s]|$)|([a-z])(?=\s*(?:[.,:;)!?\n]|$)))"
 )
 _OPTION = re.compile(r"(?:\b([^\W\d_]{2,})\s+[(\[]?)?(?:\b([A-J])\b|(?<![\w.])([a-j])(?!\w|\.\w))")

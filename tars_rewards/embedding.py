@@ -95,10 +95,12 @@ class TextEmbedder:
         """Which texts are longer than the embedder's window; None where the embedder does not tell its window."""
         if not self._tells_window:
             return None
-        with self._lock:
-            over = {text: entry.over_window for text in texts if (entry := self._memory.get(text)) is not None}
-            unknown = [text for text in dict.fromkeys(texts) if text not in over]
-            over.update(zip(unknown, self._over_window(unknown), strict=True))
+        # Without the lock: a text already embedded must not wait for the batch that is being embedded.
+        over = {text: entry.over_window for text in texts if (entry := self._memory.get(text)) is not None}
+        unknown = [text for text in dict.fromkeys(texts) if text not in over]
+        if unknown:
+            with self._lock:
+                over.update(zip(unknown, self._over_window(unknown), strict=True))
         return np.array([over[text] for text in texts], bool)
 
     @property

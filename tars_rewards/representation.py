@@ -7,6 +7,7 @@ made, one [layers, hidden] array a rollout; `capture.py` makes them.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Integral
@@ -135,46 +136,45 @@ def representation_term(
 def _checked_states(batch: RolloutBatch) -> dict[int, Tensor]:
     """States of the scorable rollouts as CPU tensors, by index; the others' are not even looked at."""
     states: dict[int, Tensor] = {}
-    for index in np.flatnonzero(batch.scorable).tolist():
-        given = batch.rollouts[index].hidden_states
-        if given is None:
-            raise HiddenStatesError(
-                f"{batch.describe(index)} has no hidden_states; with alpha > 0 every rollout with a completion needs "
-                "its pooled [layers, hidden] states; capture them (tars_rewards.capture), or set alpha=0"
-            )
-        state = _as_tensor(given, batch, index)
-        if state.ndim != 2 or 0 in state.shape or not state.is_floating_point():
-            raise HiddenStatesError(
-                f"{batch.describe(index)} has hidden_states of shape {tuple(state.shape)} and dtype {state.dtype}; "
-                "expected floating-point [layers, hidden], pooled over the completion"
-            )
-        first, expected = next(iter(states.items()), (index, state))
-        if state.shape != expected.shape:
-            raise HiddenStatesError(
-                f"{batch.describe(index)} has hidden_states of shape {tuple(state.shape)}, but {batch.describe(first)} "
-                f"has {tuple(expected.shape)}; expected one shape; take both from the same layers of the same model"
-            )
-        # A finite sum proves finite values in one cheap pass; only an infinite one calls for a closer look.
-        if not state.sum(dtype=torch.float32).isfinite() and not state.float().isfinite().all():
-            raise HiddenStatesError(
-                f"{batch.describe(index)} has NaN or inf in its hidden_states; expected values finite in float32; pool "
-                "in float32 and over at least one token"
-            )
-        states[index] = state
-    return states
-
-
-def _as_tensor(given: object, batch: RolloutBatch, index: int) -> Tensor:
     with warnings.catch_warnings():
         # Arrays out of a shared store are read-only; torch warns of that, but nothing here writes.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        try:
-            return torch.as_tensor(given).detach().cpu()
-        except (TypeError, ValueError) as error:
-            raise HiddenStatesError(
-                f"{batch.describe(index)} has hidden_states of type {type(given).__name__}, no array ({error}); "
-                "expected a numpy array or a tensor [layers, hidden]"
-            ) from error
+        for index in np.flatnonzero(batch.scorable).tolist():
+            states[index] = _checked_state(batch, index, next(iter(states), index), states)
+    return states
+
+
+def _checked_state(batch: RolloutBatch, index: int, first: int, states: Mapping[int, Tensor]) -> Tensor:
+    given = batch.rollouts[index].hidden_states
+    if given is None:
+        raise HiddenStatesError(
+            f"{batch.describe(index)} has no hidden_states; with alpha > 0 every rollout with a completion needs "
+            "its pooled [layers, hidden] states; capture them (tars_rewards.capture), or set alpha=0"
+        )
+    try:
+        state: Tensor = torch.as_tensor(given).detach().cpu()
+    except (TypeError, ValueError) as error:
+        raise HiddenStatesError(
+            f"{batch.describe(index)} has hidden_states of type {type(given).__name__}, no array ({error}); "
+            "expected a numpy array or a tensor [layers, hidden]"
+        ) from error
+    if state.ndim != 2 or 0 in state.shape or not state.is_floating_point():
+        raise HiddenStatesError(
+            f"{batch.describe(index)} has hidden_states of shape {tuple(state.shape)} and dtype {state.dtype}; "
+            "expected floating-point [layers, hidden], pooled over the completion"
+        )
+    if first in states and state.shape != states[first].shape:
+        raise HiddenStatesError(
+            f"{batch.describe(index)} has hidden_states of shape {tuple(state.shape)}, but {batch.describe(first)} "
+            f"has {tuple(states[first].shape)}; expected one shape; take both from the same layers of the same model"
+        )
+    # A finite sum proves finite values in one cheap pass; only an infinite one calls for a closer look.
+    if not math.isfinite(state.sum(dtype=torch.float32).item()) and not state.float().isfinite().all():
+        raise HiddenStatesError(
+            f"{batch.describe(index)} has NaN or inf in its hidden_states; expected values finite in float32; pool "
+            "in float32 and over at least one token"
+        )
+    return state
 
 
 def _involved(reference: Int[np.ndarray, " rollouts"]) -> Bool[np.ndarray, " rollouts"]:

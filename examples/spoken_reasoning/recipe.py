@@ -99,10 +99,19 @@ def spoken_examples(
     return transcribed, reasoned
 
 
-def loss_of(thinker: Thinker, processor: Qwen2_5OmniProcessor, examples: Sequence[Example]) -> torch.Tensor:
-    """Mean cross-entropy of the completions' tokens (end of turn included), the prompts left out.
+def loss_of(
+    thinker: Thinker, processor: Qwen2_5OmniProcessor, examples: Sequence[Example], *, prompts_too: bool = False
+) -> torch.Tensor:
+    """Mean cross-entropy of the completions' tokens, end of turn included.
 
     Rows are padded on the right: with a causal decoder nothing before the padding can see it.
+
+    Args:
+        thinker: The model.
+        processor: Its processor.
+        examples: What to learn.
+        prompts_too: Learn the tokens of (written) prompts as well. The options repeat words of the question, and a model
+            from nothing learns to look such words up several times sooner with these examples of it.
     """
     rows, labels = [], []
     for example in examples:
@@ -110,7 +119,10 @@ def loss_of(thinker: Thinker, processor: Qwen2_5OmniProcessor, examples: Sequenc
         ids = processor.tokenizer(example.completion, add_special_tokens=False).input_ids
         target = torch.tensor([*ids, processor.tokenizer.eos_token_id])
         rows.append(torch.cat([prompt, thinker.get_input_embeddings()(target)]))
-        labels.append(torch.cat([torch.full((len(prompt),), -100), target]))
+        learned_prompt = torch.full((len(prompt),), -100)
+        if prompts_too:
+            learned_prompt = torch.tensor(processor.tokenizer(example.prompt, add_special_tokens=False).input_ids)
+        labels.append(torch.cat([learned_prompt, target]))
     inputs = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     targets = torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=-100)[:, 1:]
     states = thinker.model(inputs_embeds=inputs, use_cache=False).last_hidden_state[:, :-1]
@@ -124,7 +136,7 @@ def train_text(thinker: Thinker, processor: Qwen2_5OmniProcessor, recipe: Recipe
     optimizer = torch.optim.AdamW([{"params": decoder, "lr": recipe.learning_rate}], betas=(0.9, 0.98))
     examples = text_examples(processor, recipe.seed)
     for step in range(recipe.text_steps):
-        loss = loss_of(thinker, processor, list(islice(examples, recipe.text_batch)))
+        loss = loss_of(thinker, processor, list(islice(examples, recipe.text_batch)), prompts_too=True)
         _step(optimizer, loss, _schedule(step, recipe.text_steps))
         yield step, loss.item()
 

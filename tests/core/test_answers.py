@@ -245,6 +245,22 @@ def test_no_text_crashes_or_passes_both_ways(text: str) -> None:
     answers_agree(text, "B")
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "piece",
+    ["<", "< ", " ", "<think", "</", "The answer is ", "the ", "A ", "a, ", "or ", "x", "\n", ".", "1,", "-", "the\t"],
+)
+@pytest.mark.parametrize("before", ["", "<answer>The answer is", "<think>", "<"])
+def test_long_texts_take_no_longer_than_their_length(before: str, piece: str) -> None:
+    """A policy that repeats itself must not stall the run: no pattern may take quadratic time."""
+    text = before + piece * (60_000 // len(piece))
+    for completion in (text, text + "</answer>"):
+        has_format(completion)
+        stated = extract_answer(completion)
+        for gold in ("B", "Paris"):
+            answers_agree(stated or completion, gold)
+
+
 TAGGED = st.lists(
     st.sampled_from(["<think>", "</think>", "<answer>", "</answer>", "The answer is B.", "so", " "]), max_size=9
 )

@@ -49,7 +49,7 @@ def test_a_verdict_replaces_the_comparison() -> None:
 @pytest.mark.parametrize("answer", [None, "", " ?", 12])
 @pytest.mark.parametrize("completion", [RIGHT, "no answer here"])
 def test_neither_usable_answer_nor_verdict(answer: object, completion: str) -> None:
-    with pytest.raises(MissingAnswerError, match="got .*; give the rollout's `answer`"):
+    with pytest.raises(MissingAnswerError, match=r"got .*; give the rollout's `answer`"):
         base_score(completion, answer)
 
 

@@ -70,7 +70,7 @@ HAMMER = """
 import sys
 import numpy as np
 from tars_rewards.cache import EmbeddingStore
-store, torn, rounds = EmbeddingStore(sys.argv[1], model_id="m"), 0, 40
+store, torn, rounds = EmbeddingStore(sys.argv[1], model_id="m"), 0, 20
 for number in range(rounds):
     for length in range(1, 21):
         other = (length + number + int(sys.argv[2])) % 20 + 1

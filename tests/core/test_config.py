@@ -12,7 +12,7 @@ def test_defaults_are_the_papers() -> None:
     config = TARSConfig()
     assert (config.alpha, config.beta, config.format_weight, config.layers) == (1.0, 1.0, 0.5, "all")
     assert config.embedder == "Qwen/Qwen3-Embedding-0.6B"
-    assert not (config.strip_tags or config.center or config.return_layers or config.skip_truncated)
+    assert {config.strip_tags, config.center, config.return_layers, config.skip_truncated} == {False}
 
 
 def test_frozen_hashable_picklable() -> None:

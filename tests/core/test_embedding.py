@@ -131,6 +131,31 @@ def test_threads_take_turns(tools: SimpleNamespace) -> None:
     assert sum(len(call) for call in embedder.calls) == 50
 
 
+def test_asking_about_a_known_text_does_not_wait_for_the_embedder() -> None:
+    """A framework asks on its event loop while a batch is embedded in a thread."""
+    started, release = threading.Event(), threading.Event()
+
+    class Slow(Windowed):
+        def encode(self, texts: list[str]) -> np.ndarray:
+            if "slow" in texts:
+                started.set()
+                assert release.wait(30)
+            return super().encode(texts)
+
+    texts = TextEmbedder(Slow(), memory=10)
+    texts.encode(["known"])
+    thread = threading.Thread(target=texts.encode, args=(["slow"],))
+    thread.start()
+    asked: list[np.ndarray] = []
+    asking = threading.Thread(target=lambda: asked.append(texts.over_window(["known"])), daemon=True)
+    assert started.wait(30)
+    asking.start()
+    asking.join(5)
+    release.set()
+    thread.join()
+    assert [flags.tolist() for flags in asked] == [[False]]
+
+
 @pytest.fixture(scope="module")
 def minilm(minilm_dir: str) -> SentenceTransformerEmbedder:
     return SentenceTransformerEmbedder(minilm_dir, device="cpu")

@@ -24,7 +24,7 @@ def test_numbers_of_the_gap() -> None:
 
 
 def test_recovery_rate_against_the_published_figures() -> None:
-    """TARS-Phi: 79.80 speech, 83.82 text, MRR 100.45 of the backbone's 79.44, own-text ratio 95.21 (arXiv 2601.05543)."""
+    """TARS-Phi: 79.80 speech, 83.82 text, MRR 100.45 of 79.44, own-text ratio 95.21 (arXiv 2601.05543)."""
     gap = gap_of((7980, 10_000), (8382, 10_000), backbone_accuracy=0.7944, backbone_name="Phi-4-mini, text")
     assert gap.recovery_rate == pytest.approx(100.45, abs=0.01)
     assert 100 * gap.own_ratio == pytest.approx(95.21, abs=0.01)

@@ -1,3 +1,4 @@
+import itertools
 import warnings
 from dataclasses import replace
 
@@ -179,7 +180,7 @@ def test_select_layers(layers: object, count: int, expected: list[int]) -> None:
 def test_layer_groups_divide_the_depth(count: int) -> None:
     parts = [select_layers(name, count) for name in ("shallow", "middle", "deep")]
     depth = count - 2 if count >= 5 else count
-    assert sum(parts, []) == list(range(depth))
+    assert list(itertools.chain(*parts)) == list(range(depth))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
@@ -187,7 +188,7 @@ def test_layer_groups_divide_the_depth(count: int) -> None:
 def test_adjoining_fractions_divide_the_depth(count: int, cuts: list[float]) -> None:
     edges = [0.0, *cuts, 1.0]
     got: list[int] = []
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in itertools.pairwise(edges):
         try:
             got += select_layers((start, stop), count)
         except LayerSelectionError:

@@ -296,7 +296,7 @@ def test_pickling(tools: SimpleNamespace, minilm_dir: str) -> None:
     again = pickle.loads(pickle.dumps(expected))
     assert torch.equal(again.total, expected.total)
     assert pickle.loads(pickle.dumps(rollouts[0])) == rollouts[0]
-    # an embedder that was passed in travels along (a standard library one: pytest's own modules cannot be imported anew)
+    # an embedder that was passed in travels along (of a class that another process can import)
     mine = TARSReward(embedder=SimpleNamespace(encode=len, tag="mine"))
     assert pickle.loads(pickle.dumps(mine)).embedder.tag == "mine"
 

@@ -122,7 +122,11 @@ def make_qwen2_audio(directory: Path) -> Path:
         audio_token_index=tokenizer.convert_tokens_to_ids(AUDIO["audio_token"]),
     )
     torch.manual_seed(0)
-    Qwen2AudioForConditionalGeneration(config).save_pretrained(directory)
+    model = Qwen2AudioForConditionalGeneration(config)
+    with torch.no_grad():
+        model.model.audio_tower.conv1.weight *= 10
+        model.model.multi_modal_projector.linear.weight *= 10
+    model.save_pretrained(directory)
     return directory
 
 
@@ -169,12 +173,18 @@ def make_qwen2_5_omni(directory: Path) -> Path:
         audio_token_index=token(AUDIO["audio_token"]),
         image_token_index=token(VISION["image_token"]),
         video_token_index=token(VISION["video_token"]),
+        vision_start_token_id=token(VISION["vision_bos_token"]),
+        vision_end_token_id=token(VISION["vision_eos_token"]),
         audio_start_token_id=token(AUDIO["audio_bos_token"]),
         audio_end_token_id=token(AUDIO["audio_eos_token"]),
         user_token_id=tokenizer("user").input_ids[0],
     )
     torch.manual_seed(0)
     model = Qwen2_5OmniThinkerForConditionalGeneration(thinker)
+    # An encoder initialised at random gives every clip nearly the same faint features.
+    with torch.no_grad():
+        model.audio_tower.proj.weight *= 30
+        model.audio_tower.conv1.weight *= 10
     directory.mkdir(parents=True, exist_ok=True)
     weights = {f"thinker.{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})

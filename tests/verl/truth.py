@@ -29,10 +29,8 @@ def hf_forward(model, rows, i, *, ban=(), silence=False):
     if silence and "input_features" in inputs:
         inputs["input_features"] = torch.zeros_like(inputs["input_features"])
     last = []
-    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model.model
-    hook = decoder.layers[-1].register_forward_hook(
-        lambda m, a, out: last.append(out[0] if isinstance(out, tuple) else out)
-    )
+    layers = next(m for name, m in model.named_modules() if name in ("model.layers", "model.language_model.layers"))
+    hook = layers[-1].register_forward_hook(lambda m, a, out: last.append(out[0] if isinstance(out, tuple) else out))
     with torch.no_grad():
         out = model(input_ids=ids[None], attention_mask=torch.ones_like(ids)[None], output_hidden_states=True, **inputs)
     hook.remove()

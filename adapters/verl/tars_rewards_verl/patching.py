@@ -128,12 +128,15 @@ class _PatchingFinder(importlib.abc.MetaPathFinder):
         if spec is None or spec.loader is None:
             return spec
         execute = spec.loader.exec_module
+        if getattr(execute, "runs_patches", False):
+            return spec  # reloaded
 
         def exec_module(module: ModuleType) -> None:
             execute(module)
             for patch in self.patches.get(fullname, []):
                 _run(patch, module)
 
+        exec_module.runs_patches = True  # type: ignore[attr-defined]
         # On the instance, so that the loader keeps its class and everything that inspects it still works.
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec

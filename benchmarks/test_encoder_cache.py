@@ -1,0 +1,88 @@
+"""What encoding a clip once per step saves: a log-prob forward and an update, with and without the cache.
+
+Sizes of the demo: a Whisper tiny encoder (4 x 384), a decoder of 4 x 128, 4 spoken and 4 written completions each of 4
+questions. Qwen2-Audio encodes windows of 30 s whatever the clip; Qwen2.5-Omni encodes the clip's own 6 s.
+"""
+
+import pytest
+import torch
+from tars_rewards.speech_models import QWEN2_5_OMNI, QWEN2_AUDIO
+from tars_rewards_verl.audio.encoder_cache import EncoderCache
+
+QUESTIONS, SAMPLES, SECONDS, COMPLETION, VOCABULARY, PLACEHOLDER = 4, 4, 6, 48, 512, 5
+FRAMES = 100 * SECONDS
+SIZES = {"encoder_layers": 4, "encoder_attention_heads": 6, "encoder_ffn_dim": 1536, "d_model": 384, "num_mel_bins": 80}
+DECODER = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 128,
+    "intermediate_size": 512,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+
+def qwen2_audio():
+    from transformers import Qwen2AudioConfig, Qwen2AudioEncoderConfig, Qwen2AudioForConditionalGeneration, Qwen2Config
+
+    config = Qwen2AudioConfig(
+        audio_config=Qwen2AudioEncoderConfig(**SIZES), text_config=Qwen2Config(**DECODER), audio_token_index=PLACEHOLDER
+    )
+    return Qwen2AudioForConditionalGeneration(config), QWEN2_AUDIO, 3000
+
+
+def qwen2_5_omni():
+    from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
+
+    config = Qwen2_5OmniThinkerConfig(
+        audio_config={**SIZES, "output_dim": 128},
+        vision_config={"depth": 1, "hidden_size": 64, "num_heads": 2, "out_hidden_size": 128, "intermediate_size": 64},
+        text_config={**DECODER, "rope_parameters": {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1e4}},
+        audio_token_index=PLACEHOLDER,
+    )
+    return Qwen2_5OmniThinkerForConditionalGeneration(config), QWEN2_5_OMNI, FRAMES
+
+
+def rows(frames):
+    """Inputs of all completions of a step: spoken questions, then written ones."""
+    clips = torch.randn(QUESTIONS, 80, frames, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(QUESTIONS, frames, dtype=torch.long)
+    mask[:, :FRAMES] = 1
+    tokens = (FRAMES // 2 - 2) // 2 + 1
+    ids = torch.full((2 * QUESTIONS * SAMPLES, 20 + tokens + COMPLETION), 7)
+    ids[: QUESTIONS * SAMPLES, 10 : 10 + tokens] = PLACEHOLDER
+    return {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "position_ids": torch.arange(ids.shape[1]).expand_as(ids),
+        "input_features": clips.repeat_interleave(SAMPLES, 0),
+        "feature_attention_mask": mask.repeat_interleave(SAMPLES, 0),
+        "use_cache": False,
+    }
+
+
+def step(model, batch):
+    with torch.no_grad():
+        model(**batch)
+    model(**batch).logits.log_softmax(-1)[..., 8].sum().backward()
+    model.zero_grad()
+
+
+@pytest.mark.parametrize("cached", [False, True], ids=["every-time", "once"])
+@pytest.mark.parametrize("make", [qwen2_audio, qwen2_5_omni])
+def test_step(benchmark, make, cached):
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model, family, frames = make()
+    tower = model.get_submodule(family.audio_tower).requires_grad_(False)
+    batch = rows(frames)
+    if cached:
+        cache = EncoderCache(tower, family).install()
+
+        def forget():
+            cache.clear()  # a new step has new questions
+
+        benchmark.pedantic(step, args=(model, batch), setup=forget, rounds=5, warmup_rounds=1)
+        assert cache.encoded * 2 * SAMPLES == cache.clips
+    else:
+        benchmark.pedantic(step, args=(model, batch), rounds=5, warmup_rounds=1)

@@ -1,0 +1,87 @@
+import io
+
+import numpy as np
+import pytest
+import soundfile
+from tars_rewards.errors import AdapterError
+from tars_rewards_verl.audio.waveform import load_waveform
+
+RATE = 16000
+
+
+def tone(rate, seconds=0.5, hertz=440.0):
+    return (0.5 * np.sin(2 * np.pi * hertz * np.arange(int(rate * seconds)) / rate)).astype(np.float32)
+
+
+def as_bytes(samples, rate):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format="WAV", subtype="FLOAT")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def path(tmp_path):
+    soundfile.write(tmp_path / "clip.wav", tone(RATE), RATE, subtype="FLOAT")
+    return tmp_path / "clip.wav"
+
+
+def test_every_form_gives_the_same_samples(path):
+    expected = tone(RATE)
+    forms = [
+        str(path),
+        path,
+        {"path": str(path), "bytes": None},
+        {"bytes": path.read_bytes(), "path": None},
+        {"bytes": path.read_bytes(), "path": "elsewhere.wav"},
+        {"array": expected, "sampling_rate": RATE},
+        {"array": expected.tolist(), "sampling_rate": RATE, "path": None},
+        expected,
+        expected.tolist(),
+    ]
+    for form in forms:
+        waveform = load_waveform(form)
+        assert waveform.dtype == np.float32
+        np.testing.assert_array_equal(waveform, expected)
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
+def test_resampling_keeps_the_tone(rate):
+    waveform = load_waveform({"array": tone(rate), "sampling_rate": rate})
+    assert len(waveform) == RATE // 2
+    spectrum = np.abs(np.fft.rfft(waveform))
+    assert np.argmax(spectrum) * RATE / len(waveform) == pytest.approx(440, abs=2)
+    # The energy of a tone does not depend on the rate.
+    assert np.sqrt((waveform[1000:-1000] ** 2).mean()) == pytest.approx(0.5 / np.sqrt(2), rel=0.01)
+
+
+def test_channels_are_averaged():
+    stereo = np.stack([tone(RATE), np.zeros(RATE // 2, np.float32)], axis=1)
+    np.testing.assert_allclose(load_waveform({"bytes": as_bytes(stereo, RATE)}), tone(RATE) / 2, atol=1e-7)
+    np.testing.assert_allclose(load_waveform({"array": stereo, "sampling_rate": RATE}), tone(RATE) / 2, atol=1e-7)
+
+
+def test_unreadable_files_are_named(tmp_path):
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"not audio")
+    for source in (broken, tmp_path / "absent.wav", {"path": str(broken), "bytes": b"neither"}):
+        name = source["path"] if isinstance(source, dict) else str(source)
+        with pytest.raises(AdapterError, match="cannot be read") as caught:
+            load_waveform(source)
+        assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("clip", "message"),
+    [
+        ({"array": [0.0, 1.0]}, "without their sampling_rate"),
+        ({"file": "x.wav"}, r"came as dict with keys \['file'\]"),
+        (None, "came as NoneType"),
+        (b"RIFF", "came as bytes"),
+        (np.zeros(0), r"at least one finite sample.*shape \(0,\)"),
+        (np.array([0.0, np.nan]), "finite"),
+        (np.zeros((2, 2, 2)), "one or two dimensions"),
+    ],
+)
+def test_other_forms_are_refused(clip, message):
+    with pytest.raises(AdapterError, match=message):
+        load_waveform(clip)
