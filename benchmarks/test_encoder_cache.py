@@ -6,6 +6,7 @@ questions. Qwen2-Audio encodes windows of 30 s whatever the clip; Qwen2.5-Omni e
 
 import pytest
 import torch
+
 from tars_rewards.speech_models import QWEN2_5_OMNI, QWEN2_AUDIO
 from tars_rewards_verl.audio.encoder_cache import EncoderCache
 
@@ -37,7 +38,10 @@ def qwen2_5_omni():
     config = Qwen2_5OmniThinkerConfig(
         audio_config={**SIZES, "output_dim": 128},
         vision_config={"depth": 1, "hidden_size": 64, "num_heads": 2, "out_hidden_size": 128, "intermediate_size": 64},
-        text_config={**DECODER, "rope_parameters": {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1e4}},
+        text_config={
+            **DECODER,
+            "rope_parameters": {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1e4},
+        },
         audio_token_index=PLACEHOLDER,
     )
     return Qwen2_5OmniThinkerForConditionalGeneration(config), QWEN2_5_OMNI, FRAMES

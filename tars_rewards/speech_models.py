@@ -18,9 +18,10 @@ class SpeechModelFamily:
     Attributes:
         name: How messages name it.
         checkpoint_type: ``model_type`` in a published checkpoint's ``config.json``.
-        model_type: ``model_type`` of the part that is trained; differs from ``checkpoint_type`` where the checkpoint holds
-            more than that (a speech synthesiser).
-        part: Attribute of the checkpoint's config with the config of the part that is trained; empty if it is the whole.
+        model_type: ``model_type`` of the part that is trained; differs from ``checkpoint_type`` where the checkpoint
+            holds more than that (a speech synthesiser).
+        part: Attribute of the checkpoint's config with the config of the part that is trained; empty if that is the
+            whole.
         model_class: Name in ``transformers`` of the class that is trained.
         processor_class: Name in ``transformers`` of the checkpoint's processor.
         placeholder: Attribute of the processor with the token that stands for a clip's features.
@@ -28,10 +29,10 @@ class SpeechModelFamily:
             never sample one of them, nor the placeholder: no features would stand behind it.
         decoder: Path of the text decoder in the model.
         audio_tower: Path of the audio encoder in the model.
-        audio_path: Paths of everything that audio alone passes through: the encoder, and a projector where it is not part of it.
+        audio_path: Paths of everything that audio alone passes through: the encoder, and a projector beside it.
         towers: Paths of all encoders of other modalities, which "freeze the tower" means.
-        layer_classes: Classes to shard one by one. None inside the audio tower: it runs only where a micro batch has audio,
-            and ranks would wait for each other in the all-gather of a layer that not all of them run.
+        layer_classes: Classes to shard one by one. None inside the audio tower: it runs only where a micro batch has
+            audio, and ranks would wait for each other in the all-gather of a layer that not all of them run.
         fixed_window: Whether the encoder takes its whole window only, so that features must not be trimmed.
         mrope: Whether the decoder takes positions on three axes (for audio and text, three times the same).
     """
@@ -112,7 +113,7 @@ FAMILIES = (QWEN2_AUDIO, QWEN2_5_OMNI)
 
 
 def find_family(model_type: str | None) -> SpeechModelFamily | None:
-    """The family of a ``model_type``, of the checkpoint or of the trained part; None if it is not a known Speech LLM."""
+    """The family of a ``model_type`` (of a checkpoint or of its trained part); None if it is no known Speech LLM."""
     return next((each for each in FAMILIES if model_type in (each.checkpoint_type, each.model_type)), None)
 
 
@@ -126,7 +127,7 @@ def family_of(model_type: str | None) -> SpeechModelFamily:
     if family is None:
         known = "; ".join(f"{each.name} (model_type {each.checkpoint_type})" for each in FAMILIES)
         raise UnsupportedConfigError(
-            f"the data has audio, but the model (model_type {model_type}) is none of the Speech LLMs that are supported: "
+            f"the data has audio, but the model (model_type {model_type}) is none of the supported Speech LLMs: "
             f"{known}. Use one of them, or add a record to tars_rewards.speech_models"
         )
     return family

@@ -35,15 +35,16 @@ def main() -> None:
     say(started, "putting the base model together: Whisper's encoder and the committed trained part")
     script("make_base_model.py", "--out", base, log=out)
     say(started, "evaluating the base model on held-out questions")
-    before = evaluate(base, data, out, "before")
+    before = evaluate(base, base, data, out, "before")
     say(started, f"training {args.steps} steps with verl")
     trained, overrides = train(args, out, data, base)
     say(started, "evaluating the trained model on the same questions")
-    after = evaluate(trained, data, out, "after")
+    after = evaluate(trained, base, data, out, "after")
 
+    backbone = before["text_accuracy"]  # the text accuracy that the model had before it was trained on speech
     summary = {
-        "before": before,
-        "after": after,
+        "before": with_ratios(before, backbone),
+        "after": with_ratios(after, backbone),
         "steps": args.steps,
         "seconds": round(time.time() - started, 1),
         "config": {"overrides": overrides, **{key: str(value) for key, value in vars(args).items()}},
@@ -121,11 +122,22 @@ def follow(path: Path, process: subprocess.Popen[bytes]) -> Iterator[dict]:
         time.sleep(0.5)
 
 
-def evaluate(model: Path, data: Path, out: Path, name: str) -> dict:
-    """Accuracies, MRR and layer cosines of a model on the held-out questions."""
+def evaluate(model: Path, processor: Path, data: Path, out: Path, name: str) -> dict:
+    """Accuracies and layer cosines of a model on the held-out questions."""
     result = out / f"{name}.json"
-    script("evaluate.py", "--model", model, "--data", data, "--out", result, log=out)
+    arguments = ["--model", model, "--processor", processor, "--data", data, "--out", result, "--sampled", 0]
+    script("evaluate.py", *arguments, log=out)
     return json.loads(result.read_text())
+
+
+def with_ratios(result: dict, backbone: float) -> dict:
+    """Add the modality recovery rate, in percent of ``backbone``, and the ratio to the model's own text accuracy."""
+    speech, text = result["speech_accuracy"], result["text_accuracy"]
+    return result | {
+        "mrr": 100 * speech / backbone,
+        "mrr_denominator": backbone,
+        "own_text_ratio": speech / text,
+    }
 
 
 def script(name: str, *arguments: object, log: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 # The helpers beside the tests: tests are imported by path, so that `tests/verl` never becomes a package `verl`.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from tiny_models import make_everything  # noqa: E402
+from tiny_models import make_everything
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,14 @@ import sys
 
 import pytest
 import torch
+from verl.utils.fsdp_utils import _select_fsdp2_wrap_targets
+from verl.utils.model import get_hf_auto_model_class
+from verl.workers.config.model import HFModelConfig
+
 from tars_rewards.speech_models import QWEN2_5_OMNI, QWEN2_AUDIO
 from tars_rewards_verl.audio.encoder_cache import EncoderCache
 from tars_rewards_verl.audio.loading import checkpoint_family
 from tars_rewards_verl.audio.training import NEVER, prepare_model
-from verl.utils.fsdp_utils import _select_fsdp2_wrap_targets
-from verl.utils.model import get_hf_auto_model_class
-from verl.workers.config.model import HFModelConfig
 
 FAMILIES = {"qwen2_audio": QWEN2_AUDIO, "qwen2_5_omni": QWEN2_5_OMNI}
 BOTH = pytest.mark.parametrize("name", FAMILIES)
@@ -19,7 +20,9 @@ BOTH = pytest.mark.parametrize("name", FAMILIES)
 
 @pytest.fixture(scope="module")
 def configs(tiny):
-    return {name: HFModelConfig(path=str(tiny / name), override_config={"attn_implementation": "sdpa"}) for name in FAMILIES}
+    return {
+        name: HFModelConfig(path=str(tiny / name), override_config={"attn_implementation": "sdpa"}) for name in FAMILIES
+    }
 
 
 def load(config):

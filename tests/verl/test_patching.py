@@ -2,6 +2,7 @@ import inspect
 import sys
 
 import pytest
+
 from tars_rewards.errors import AdapterError
 from tars_rewards_verl import patching
 

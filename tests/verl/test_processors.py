@@ -5,13 +5,15 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from tars_rewards.errors import AdapterError, UnsupportedConfigError
-from tars_rewards.speech_models import QWEN2_5_OMNI, QWEN2_AUDIO
 from verl.utils import hf_processor
 from verl.utils.tokenizer import build_multimodal_processor_inputs
 
+from tars_rewards.errors import AdapterError, UnsupportedConfigError
+from tars_rewards.speech_models import QWEN2_5_OMNI, QWEN2_AUDIO
+
 FAMILIES = {"qwen2_audio": QWEN2_AUDIO, "qwen2_5_omni": QWEN2_5_OMNI}
 BOTH = pytest.mark.parametrize("name", FAMILIES)
+AUDIO = ["<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"]
 PROMPT = [{"role": "user", "content": [{"type": "audio", "audio": "x"}, {"type": "text", "text": "2"}]}]
 
 
@@ -84,10 +86,10 @@ def test_clips_that_would_merge_are_refused(processors, name):
 
 def test_tokens_that_are_never_sampled(processors):
     for name, tokens in (
-        ("qwen2_audio", ["<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"]),
+        ("qwen2_audio", AUDIO),
         (
             "qwen2_5_omni",
-            "<|AUDIO|> <|audio_bos|> <|audio_eos|> <|IMAGE|> <|VIDEO|> <|vision_bos|> <|vision_eos|>".split(),
+            [*AUDIO, "<|IMAGE|>", "<|VIDEO|>", "<|vision_bos|>", "<|vision_eos|>"],
         ),
     ):
         processor = processors[name]
@@ -127,8 +129,12 @@ def test_pickled_and_saved_processors_load(processors, clips, tmp_path, name):
     processor.save_pretrained(tmp_path)
     saved = type(processor).from_pretrained(tmp_path)
     for other in (copy, saved):
-        assert torch.equal(other.features([clips[0]])["input_features"], processor.features([clips[0]])["input_features"])
-        assert other.apply_chat_template(PROMPT, tokenize=False) == processor.apply_chat_template(PROMPT, tokenize=False)
+        assert torch.equal(
+            other.features([clips[0]])["input_features"], processor.features([clips[0]])["input_features"]
+        )
+        assert other.apply_chat_template(PROMPT, tokenize=False) == processor.apply_chat_template(
+            PROMPT, tokenize=False
+        )
 
 
 def test_another_sampling_rate_is_refused(tiny, tmp_path):

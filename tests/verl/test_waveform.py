@@ -3,6 +3,7 @@ import io
 import numpy as np
 import pytest
 import soundfile
+
 from tars_rewards.errors import AdapterError
 from tars_rewards_verl.audio.waveform import load_waveform
 

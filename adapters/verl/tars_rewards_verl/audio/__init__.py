@@ -1,8 +1,8 @@
-"""Speech models in stock verl and vLLM: a dataset's ``audios`` column reaches the rollout, the training forward and back.
+"""Speech models in stock verl and vLLM: a dataset's ``audios`` column reaches the rollout and the training forward.
 
-verl 0.9 reads audio from a dataset but has no support for a Speech LLM; vLLM has the models but expects other token ids,
-weight names and arguments than verl sends. Each module here closes the gaps of one place. Everything is gated on the
-model being one of :mod:`tars_rewards.speech_models`; for other models verl and vLLM run their own code.
+verl 0.9 reads audio from a dataset but does not know a Speech LLM; vLLM knows some, but expects other token ids, weight
+names and arguments than verl sends. Each module here closes the gaps of one place. Everything is gated on the model
+being one of :mod:`tars_rewards.speech_models`; for other models verl and vLLM run their own code.
 
 ================  ==================================================================================
 ``waveform``      a clip, in whatever form a dataset has it, as samples

@@ -1,8 +1,8 @@
 """A clip is encoded once per process, however many completions and forward passes it takes part in.
 
-TARS asks for several completions of a spoken question, and each goes through the log-prob forward and the update (and a
-reference forward): the same clip passes the audio encoder a dozen times a step. While the encoder is frozen its output is
-the same every time.
+TARS asks for several completions of a spoken question, and each goes through the log-prob forward and the update (and
+a reference forward): the same clip passes the audio encoder a dozen times a step. While the encoder is frozen its
+output is the same every time.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class EncoderCache:
     """Stands in front of an audio encoder's ``forward``.
 
     Outputs are kept in host memory by a hash of the clip's features, least recently used first out. Clips that occur
-    several times in one call are encoded once as well. The encoder runs as always while it has a trainable parameter, or
-    is in training mode with dropout. Loading weights empties the cache.
+    several times in one call are encoded once as well. The encoder runs as always while it has a trainable parameter,
+    or is in training mode with dropout. Loading weights empties the cache.
 
     Args:
         tower: The encoder.
@@ -55,7 +55,7 @@ class EncoderCache:
     def install(self) -> EncoderCache:
         """Take the place of the encoder's ``forward``."""
         self._tower.forward = self  # type: ignore[method-assign, assignment]
-        self._tower.register_load_state_dict_pre_hook(lambda *_: self.clear())
+        self._tower.register_load_state_dict_pre_hook(lambda *_: self.clear())  # type: ignore[no-untyped-call]
         return self
 
     def clear(self) -> None:
@@ -106,7 +106,7 @@ class _PackedBatch:
 
     def __init__(self, tower: Any, features: Float[Tensor, "mels frames"], lengths: Tensor) -> None:
         self._lengths = lengths
-        self._clips = features.split(lengths.tolist(), dim=1)
+        self._clips = torch.split(features, lengths.tolist(), dim=1)
         self._after_convolution, self._outputs = tower._get_feat_extract_output_lengths(lengths)
         self.contents = [(clip,) for clip in self._clips]
 
@@ -115,7 +115,7 @@ class _PackedBatch:
         return features, self._lengths[rows], self._after_convolution[rows]
 
     def outputs(self, hidden: Float[Tensor, "frames width"], rows: list[int]) -> tuple[Tensor, ...]:
-        return hidden.split(self._outputs[rows].tolist())
+        return tuple(torch.split(hidden, self._outputs[rows].tolist()))
 
     def result(self, rows: list[Tensor]) -> Any:
         from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -159,5 +159,5 @@ def _content_key(parts: tuple[Tensor, ...]) -> bytes:
     digest = xxhash.xxh3_128()
     for part in parts:
         digest.update(repr((tuple(part.shape), part.dtype)).encode())
-        digest.update(part.detach().to("cpu").contiguous().view(torch.uint8).numpy())
+        digest.update(part.detach().to("cpu").contiguous().view(torch.uint8).numpy().tobytes())
     return digest.digest()

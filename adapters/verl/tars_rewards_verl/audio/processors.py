@@ -47,8 +47,8 @@ class SpeechProcessor:
         """
         if images or videos:
             raise UnsupportedConfigError(
-                f"images or videos came for {self.speech_family.name}, which is supported with audio and text only; remove "
-                "the columns images and videos from the data"
+                f"images or videos came for {self.speech_family.name}, which is supported with audio and text only; "
+                "remove the columns images and videos from the data"
             )
         if audio is not None:
             kwargs.setdefault("sampling_rate", SAMPLING_RATE)
@@ -59,8 +59,8 @@ class SpeechProcessor:
         """Features of clips alone, as the model's forward takes them.
 
         Returns:
-            input_features float32 [clips, mel bins, frames] and feature_attention_mask int64 [clips, frames]; as many frames
-            as the longest clip has, or as the encoder's window where it takes nothing else.
+            input_features float32 [clips, mel bins, frames] and feature_attention_mask int64 [clips, frames]; as many
+            frames as the longest clip has, or as the encoder's window where it takes nothing else.
         """
         extractor = self.feature_extractor
         waveforms = [self._checked(load_waveform(clip)) for clip in clips]
@@ -113,9 +113,10 @@ class SpeechProcessor:
         runs = collapsed.count(placeholder)
         if runs != clips:
             raise AdapterError(
-                f"a prompt has {clips} clips but {runs} runs of the placeholder {self.tokenizer.decode([placeholder])}; clips "
-                "must have at least one token between them (the models' chat templates put one before and one after "
-                "each), and a prompt without clips must not contain the placeholder"
+                f"a prompt has {clips} clips but {runs} runs of the placeholder "
+                f"{self.tokenizer.decode([placeholder])}; clips must have at least one token between them (the models' chat "
+                "templates put one before and one after each), and a prompt without clips must not contain the "
+                "placeholder"
             )
         return collapsed
 
@@ -124,9 +125,9 @@ class SpeechProcessor:
         seconds, window = len(waveform) / SAMPLING_RATE, extractor.n_samples / SAMPLING_RATE
         if seconds > window:
             raise AdapterError(
-                f"a clip of {seconds:.1f} s is longer than the {window:g} s that this {self.speech_family.name} processor "
-                "takes, and the rest would be cut without a word; split it, drop it, or raise the processor's chunk_length if "
-                "the model allows it"
+                f"a clip of {seconds:.1f} s is longer than the {window:g} s that this {self.speech_family.name} "
+                "processor takes, and the rest would be cut without a word; split it, drop it, or raise the "
+                "processor's chunk_length if the model allows it"
             )
         # Two halvings, in the convolution and in the pooling, must leave a vector.
         if len(waveform) < 3 * extractor.hop_length:
@@ -159,7 +160,7 @@ class OmniProcessorWithoutVideo(_StockQwen2_5OmniProcessor):  # type: ignore[mis
             setattr(self, f"{name}_token", getattr(tokenizer, f"{name}_token"))
 
 
-_OmniProcessor = _StockQwen2_5OmniProcessor if is_torchvision_available() else OmniProcessorWithoutVideo
+_OmniProcessor: Any = _StockQwen2_5OmniProcessor if is_torchvision_available() else OmniProcessorWithoutVideo
 
 
 class Qwen2_5OmniProcessor(SpeechProcessor, _OmniProcessor):  # type: ignore[misc]
@@ -206,7 +207,8 @@ def load_processor(path: str, family: SpeechModelFamily, **kwargs: Any) -> Any:
     rate = processor.feature_extractor.sampling_rate
     if rate != SAMPLING_RATE:
         raise UnsupportedConfigError(
-            f"the processor in {path} takes {rate} Hz, expected {SAMPLING_RATE}, which all supported encoders were trained on"
+            f"the processor in {path} takes {rate} Hz, expected {SAMPLING_RATE}, which all supported encoders were "
+            "trained on"
         )
     processor.config = family.trained_config(AutoConfig.from_pretrained(path, **kwargs))
     return processor

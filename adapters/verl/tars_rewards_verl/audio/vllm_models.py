@@ -63,7 +63,7 @@ def _name_thinker(module: ModuleType) -> None:
 
 
 def _resize_without_torchvision() -> None:
-    """vLLM takes one function on image sizes from a module that needs torchvision; its twin with PIL has it too."""
+    """VLLM takes one function on image sizes from a module that needs torchvision; its twin with PIL has it too."""
     package = "transformers.models.qwen2_vl"
     sys.modules.setdefault(
         f"{package}.image_processing_qwen2_vl", importlib.import_module(f"{package}.image_processing_pil_qwen2_vl")

@@ -25,9 +25,10 @@ def load_waveform(clip: Any) -> Float[np.ndarray, " samples"]:
     """Samples of a clip: float32, mono (mean of the channels), resampled to :data:`SAMPLING_RATE`.
 
     Args:
-        clip: A path; a mapping with ``bytes`` (an audio file's content) or ``path``, as Hugging Face datasets store audio;
-            a mapping with ``array`` ([samples] or [samples, channels]) and ``sampling_rate`` in Hz; or samples [samples]
-            that are at :data:`SAMPLING_RATE` already. Files are read by libsndfile: WAV, FLAC, OGG, MP3 and others.
+        clip: A path; a mapping with ``bytes`` (an audio file's content) or ``path``, as Hugging Face datasets store
+            audio; a mapping with ``array`` ([samples] or [samples, channels]) and ``sampling_rate`` in Hz; or samples
+            [samples] that are at :data:`SAMPLING_RATE` already. Files are read by libsndfile: WAV, FLAC, OGG, MP3 and
+            others.
 
     Raises:
         AdapterError: The file cannot be read (it is named), or the clip is empty, not finite or of another form.

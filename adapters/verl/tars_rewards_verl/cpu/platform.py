@@ -18,7 +18,7 @@ _DUPLICATE_BACKEND = "cpu:gloo,cpu:gloo"
 
 
 class _DeviceModule(ModuleType):
-    """Stands for ``torch.cuda`` in what verl calls through ``get_torch_device()``: ``torch.cpu``, and neutral answers."""
+    """Stands for ``torch.cuda`` behind verl's ``get_torch_device()``: ``torch.cpu``, and neutral answers."""
 
     def __init__(self) -> None:
         super().__init__("tars_rewards_verl.cpu.device")

@@ -1,0 +1,339 @@
+"""What verl and vLLM get of a clip: dataset, chat handling, agent loop, vLLM server, weight names, configuration."""
+
+import asyncio
+import types
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+from tars_rewards.errors import AdapterError, UnsupportedConfigError
+from tars_rewards.speech_models import QWEN2_5_OMNI, QWEN2_AUDIO, family_of, find_family
+from tars_rewards_verl.audio.config import prepare_config
+from tars_rewards_verl.audio.dataset import SpeechDataset
+from tars_rewards_verl.audio.vllm_models import QWEN2_AUDIO_PREFIXES, THINKER_PREFIXES
+from tars_rewards_verl.audio.waveform import load_waveform
+from verl.utils import hf_processor, hf_tokenizer
+
+FAMILIES = {"qwen2_audio": QWEN2_AUDIO, "qwen2_5_omni": QWEN2_5_OMNI}
+BOTH = pytest.mark.parametrize("name", FAMILIES)
+
+
+@pytest.fixture(scope="module")
+def processors(tiny):
+    return {name: hf_processor(str(tiny / name)) for name in FAMILIES}
+
+
+# ---- families
+
+
+def test_families_are_found_by_checkpoint_and_by_part():
+    assert find_family("qwen2_5_omni") is find_family("qwen2_5_omni_thinker") is QWEN2_5_OMNI
+    assert find_family("qwen2") is None
+    assert find_family(None) is None
+    with pytest.raises(UnsupportedConfigError, match=r"model_type qwen2\).*Qwen2-Audio \(model_type qwen2_audio\)"):
+        family_of("qwen2")
+
+
+# ---- dataset
+
+
+def dataset(tiny, name, table, tmp_path):
+    file = tmp_path / "data.parquet"
+    table.to_parquet(file)
+    processor = hf_processor(str(tiny / name))
+    config = OmegaConf.create({"filter_overlong_prompts": False, "cache_dir": str(tmp_path / "cache")})
+    return SpeechDataset(str(file), hf_tokenizer(str(tiny / name)), config, processor)
+
+
+def rows(audios):
+    content = "<audio>" * len(audios) + "2"
+    return datasets.Dataset.from_list([{"prompt": [{"role": "user", "content": content}], "audios": audios}])
+
+
+def heard(data):
+    config = OmegaConf.create({})
+    return asyncio.run(data.process_multi_modal_info(data[0]["raw_prompt"], image_patch_size=14, config=config))
+
+
+def test_paths_and_bytes_reach_the_agent_loop_as_samples(tiny, clips, tmp_path):
+    expected = load_waveform(clips[1])
+    forms = (
+        [str(clips[1])],
+        [{"bytes": clips[1].read_bytes(), "path": None}],
+        [{"array": expected.tolist(), "sampling_rate": 16000}],
+    )
+    for number, audios in enumerate(forms):
+        (tmp_path / str(number)).mkdir()
+        images, videos, found = heard(dataset(tiny, "qwen2_audio", rows(audios), tmp_path / str(number)))
+        assert images is None
+        assert videos is None
+        np.testing.assert_array_equal(found[0], expected)
+
+
+def test_audio_columns_of_hugging_face_datasets_need_no_decoder_of_theirs(tiny, clips, tmp_path):
+    table = rows([str(clips[0])]).cast_column("audios", datasets.List(datasets.Audio(sampling_rate=16000)))
+    data = dataset(tiny, "qwen2_5_omni", table, tmp_path)
+    _, _, found = heard(data)
+    np.testing.assert_array_equal(found[0], load_waveform(clips[0]))
+
+
+def test_written_rows_are_as_in_verls_dataset(tiny, tmp_path):
+    assert heard(dataset(tiny, "qwen2_audio", rows([]), tmp_path)) == (None, None, None)
+
+
+def test_audio_for_a_model_that_cannot_hear_names_those_that_can(tiny, clips, tmp_path):
+    data = dataset(tiny, "text", rows([str(clips[0])]), tmp_path)
+    with pytest.raises(UnsupportedConfigError, match=r"the data has audio, but the model.*Qwen2\.5-Omni"):
+        data[0]
+
+
+def test_an_unreadable_clip_is_named(tiny, tmp_path):
+    data = dataset(tiny, "qwen2_audio", rows([str(tmp_path / "gone.wav")]), tmp_path)
+    with pytest.raises(AdapterError, match=r"gone\.wav cannot be read"):
+        heard(data)
+
+
+# ---- chat handling and agent loop
+
+
+@BOTH
+def test_prompts_are_built_with_the_clip_expanded_as_by_the_stock_processor(processors, clips, name):
+    from transformers import Qwen2AudioProcessor
+    from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
+
+    processor = processors[name]
+    builder = create_continuous_token_builder(
+        processor.tokenizer, hf_model_type=FAMILIES[name].model_type, processor=processor
+    )
+    assert type(builder).__name__ == "QwenVLContinuousTokenBuilder"
+    messages = [{"role": "user", "content": [{"type": "audio", "audio": "x"}, {"type": "text", "text": "Say 2"}]}]
+    found = builder.build_initial_tokens(messages, audios=[load_waveform(clips[0])])
+    # Half a second: 50 frames, halved twice. Counted by hand, and by the stock class where it needs no torchvision.
+    assert found.count(processor.placeholder_id()) == 12
+    if name == "qwen2_audio":
+        stock = Qwen2AudioProcessor(processor.feature_extractor, processor.tokenizer)
+        text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        assert found == stock(text=[text], audio=[load_waveform(clips[0])], sampling_rate=16000)["input_ids"][0]
+    assert builder.build_initial_tokens([{"role": "user", "content": "Say 2"}]).count(processor.placeholder_id()) == 0
+
+
+def agent_loop_worker(processor):
+    from verl.experimental.agent_loop.agent_loop import AgentLoopWorker
+
+    worker = AgentLoopWorker.__new__(AgentLoopWorker)
+    worker.processor, worker.tokenizer, worker.mm_processor_kwargs = processor, processor.tokenizer, {}
+    return worker
+
+
+@BOTH
+def test_features_of_a_completed_sequence_come_from_the_clip(processors, clips, name):
+    processor = processors[name]
+    worker = agent_loop_worker(processor)
+    waveform = load_waveform(clips[0])
+    output = types.SimpleNamespace(multi_modal_data={"audios": [waveform]}, mm_processor_kwargs=None)
+    # Whatever was sampled, even the placeholder's name spelt out.
+    sampled = processor.tokenizer("<|AUDIO|> <|AUDIO|> done", return_tensors="pt")["input_ids"]
+    features = worker._compute_multi_modal_inputs(output, sampled)
+    assert features.keys() == {"input_features", "feature_attention_mask"}
+    assert torch.equal(features["input_features"], processor.features([waveform])["input_features"])
+    written = types.SimpleNamespace(multi_modal_data={}, mm_processor_kwargs=None)
+    assert worker._compute_multi_modal_inputs(written, sampled) == {}
+
+
+def test_positions_have_an_axis_more_where_the_model_takes_three(processors):
+    ids, mask = torch.zeros(1, 4, dtype=torch.long), torch.ones(1, 4, dtype=torch.long)
+    for name, shape in (("qwen2_audio", (1, 4)), ("qwen2_5_omni", (1, 4, 4))):
+        positions = agent_loop_worker(processors[name])._compute_position_ids(ids, mask, {})
+        assert tuple(positions.shape) == shape
+        assert (positions == torch.arange(4)).all()
+
+
+# ---- vLLM server
+
+
+
+
+def sent(monkeypatch, processor, prompt_ids, **media):
+    """Arguments that reach the stock ``generate``."""
+    from tars_rewards_verl.audio.rollout import _send_audio
+
+    calls = []
+
+    class Stock:
+        async def generate(  # noqa: D102
+            self,
+            prompt_ids,
+            sampling_params,
+            request_id,
+            image_data=None,
+            video_data=None,
+            audio_data=None,
+            mm_processor_kwargs=None,
+            priority=0,
+            kv_transfer_params=None,
+        ):
+            calls.append((prompt_ids, audio_data, mm_processor_kwargs))
+
+    def banned(processor):
+        return [99]
+
+    module = types.ModuleType("server")
+    module.vLLMHttpServer, module.get_vision_placeholder_token_ids = Stock, banned
+    module.normalize_token_ids = list
+    _send_audio(module)
+    server = Stock()
+    server.model_config = types.SimpleNamespace(processor=processor)
+    asyncio.run(server.generate(prompt_ids, {}, "r", **media))
+    return calls[0], module.get_vision_placeholder_token_ids(processor)
+
+
+@BOTH
+def test_vllm_gets_one_placeholder_per_clip_and_no_sampling_rate(monkeypatch, processors, name):
+    processor = processors[name]
+    placeholder = processor.placeholder_id()
+    prompt = [1, 2, *[placeholder] * 12, 3]
+    clip = np.zeros(8000, np.float32)
+    (ids, audio, kwargs), banned = sent(
+        monkeypatch, processor, prompt, audio_data=[clip], mm_processor_kwargs={"sampling_rate": 16000, "kept": 1}
+    )
+    assert ids == [1, 2, placeholder, 3]
+    assert audio[0] is clip
+    assert kwargs == {"kept": 1}
+    assert placeholder in banned
+
+
+def test_other_models_requests_pass_untouched(monkeypatch):
+    kwargs = {"sampling_rate": 16000}
+    for processor in (None, object()):
+        found, banned = sent(monkeypatch, processor, [1, 1, 1], audio_data=["clip"], mm_processor_kwargs=kwargs)
+        assert found == ([1, 1, 1], ["clip"], kwargs)
+        assert banned == [99]
+
+
+@BOTH
+def test_clips_that_merged_stop_the_request(monkeypatch, processors, name):
+    placeholder = processors[name].placeholder_id()
+    with pytest.raises(AdapterError, match="2 clips but 1 runs"):
+        sent(monkeypatch, processors[name], [1, placeholder, placeholder], audio_data=["a", "b"])
+
+
+# ---- weight names
+
+
+def test_pushed_weights_have_the_names_of_vllms_models(tiny):
+    """Names in the trained model, mapped, are those of the published checkpoint's weights, mapped by vLLM."""
+    from safetensors import safe_open
+    from transformers import Qwen2_5OmniThinkerForConditionalGeneration, Qwen2AudioForConditionalGeneration
+    from vllm.model_executor.models.utils import WeightsMapper
+
+    trained = {
+        "qwen2_audio": Qwen2AudioForConditionalGeneration.from_pretrained(tiny / "qwen2_audio").state_dict(),
+        "qwen2_5_omni": Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(tiny / "qwen2_5_omni").state_dict(),
+    }
+    audio = set(WeightsMapper(orig_to_new_prefix=QWEN2_AUDIO_PREFIXES).apply_list(list(trained["qwen2_audio"])))
+    assert {name.split(".")[0] for name in audio} == {"audio_tower", "multi_modal_projector", "language_model"}
+    assert {"language_model.lm_head.weight", "language_model.model.embed_tokens.weight"} <= audio
+    assert all(name.split(".")[1] in ("model", "lm_head") for name in audio if name.startswith("language_model"))
+    # What save_pretrained writes, and the published names, lead to the same.
+    mapper = WeightsMapper(orig_to_new_prefix=QWEN2_AUDIO_PREFIXES)
+    with safe_open(tiny / "qwen2_audio" / "model.safetensors", "pt") as file:
+        assert set(mapper.apply_list(list(file.keys()))) == audio
+    assert set(mapper.apply_list(sorted(audio))) == audio
+
+    stock = {
+        "thinker.lm_head.": "language_model.lm_head.",
+        "thinker.model.": "language_model.model.",
+        "thinker.": "",
+        "talker.": None,
+        "token2wav.": None,
+    }
+    ours = WeightsMapper(orig_to_new_prefix=stock) | WeightsMapper(orig_to_new_prefix=THINKER_PREFIXES)
+    with safe_open(tiny / "qwen2_5_omni" / "model.safetensors", "pt") as file:
+        published = set(WeightsMapper(orig_to_new_prefix=stock).apply_list(list(file.keys())))
+        assert set(ours.apply_list(list(file.keys()))) == published
+    assert set(ours.apply_list(list(trained["qwen2_5_omni"]))) == published
+
+
+# ---- configuration
+
+
+def config(tiny, name, *overrides):
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        return compose("ppo_trainer", overrides=[f"actor_rollout_ref.model.path={tiny / name}", *overrides])
+
+
+def test_the_user_need_not_set_what_audio_needs(tiny):
+    prepared = config(tiny, "qwen2_5_omni", "actor_rollout_ref.actor.freeze_vision_tower=True")
+    for _ in range(2):
+        prepare_config(prepared)
+        assert prepared.data.custom_cls.name == "SpeechDataset"
+        assert prepared.actor_rollout_ref.model.override_config.freeze_towers is True
+        limits = prepared.actor_rollout_ref.rollout.engine_kwargs.vllm.limit_mm_per_prompt
+        assert dict(limits) == {"image": 0, "video": 0}
+    from verl.utils.dataset.rl_dataset import get_dataset_class
+
+    assert get_dataset_class(prepared.data).__name__ == "SpeechDataset"
+
+
+def test_what_the_user_set_stays(tiny):
+    prepared = config(
+        tiny,
+        "qwen2_5_omni",
+        "data.custom_cls.path=mine.py",
+        "data.custom_cls.name=Mine",
+        "+actor_rollout_ref.rollout.engine_kwargs.vllm.limit_mm_per_prompt={image:1}",
+        "actor_rollout_ref.model.lora_rank=8",
+        "actor_rollout_ref.model.exclude_modules=mine",
+    )
+    prepare_config(prepared)
+    assert dict(prepared.data.custom_cls) == {"path": "mine.py", "name": "Mine"}
+    assert dict(prepared.actor_rollout_ref.rollout.engine_kwargs.vllm.limit_mm_per_prompt) == {"image": 1}
+    assert prepared.actor_rollout_ref.model.exclude_modules == "mine"
+    assert prepared.actor_rollout_ref.model.override_config.freeze_towers is False
+
+
+def test_text_models_get_the_dataset_alone(tiny):
+    prepared = config(tiny, "text")
+    before = OmegaConf.to_container(prepared)
+    prepare_config(prepared)
+    after = OmegaConf.to_container(prepared)
+    assert after["data"].pop("custom_cls")["name"] == "SpeechDataset"
+    before["data"].pop("custom_cls")
+    assert after == before
+
+
+@BOTH
+def test_lora_reaches_the_decoder_and_no_tower(tiny, name):
+    from peft import LoraConfig, get_peft_model
+    from verl.utils.model import get_hf_auto_model_class
+    from verl.workers.config.model import HFModelConfig
+
+    prepared = config(tiny, name, "actor_rollout_ref.model.lora_rank=8")
+    prepare_config(prepared)
+    model_config = HFModelConfig(path=str(tiny / name), override_config={"attn_implementation": "sdpa"})
+    model = get_hf_auto_model_class(model_config.hf_config).from_pretrained(tiny / name, config=model_config.hf_config)
+    lora = LoraConfig(
+        r=4, target_modules="all-linear", exclude_modules=prepared.actor_rollout_ref.model.exclude_modules
+    )
+    adapted = {
+        label.rsplit(".lora_A", 1)[0].removeprefix("base_model.model.")
+        for label, _ in get_peft_model(model, lora).named_parameters()
+        if ".lora_A" in label
+    }
+    family = FAMILIES[name]
+    assert any(label.startswith(f"{family.decoder}.layers.2.mlp") for label in adapted)
+    assert not [label for label in adapted if label.startswith(family.towers)]
+
+
+def test_fsdp1_can_freeze_a_part(tiny):
+    prepared = config(
+        tiny,
+        "qwen2_audio",
+        "actor_rollout_ref.actor.freeze_vision_tower=True",
+        "actor_rollout_ref.actor.strategy=fsdp",
+    )
+    prepare_config(prepared)
+    assert prepared.actor_rollout_ref.actor.fsdp_config.use_orig_params is True
