@@ -1,7 +1,7 @@
 """What capture costs, as a share of the forward it rides on, and what the same information costs otherwise.
 
-Added work is timed where it is done (entering, inside the hooks, leaving) and not as a difference of two forwards, which
-is noise many times larger. All times are CPU time of one thread: other work on the machine does not count.
+Added work is timed where it is done (entering, inside the hooks, leaving) and not as a difference of two forwards,
+which is noise many times larger. All times are CPU time of one thread: other work on the machine does not count.
 """
 
 import statistics

@@ -127,7 +127,7 @@ class _Pooling:
         self._sums: list[Tensor | None] = [None] * layers
         self._autograd = ModuleTracker()
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # a side effect is no business of a compiled graph
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # a side effect has no place in a compiled graph
     @torch.no_grad()
     def hook(self, layer: int, module: nn.Module, inputs: Any, output: Any) -> None:
         """Forward hook of layer number `layer`."""
@@ -135,15 +135,15 @@ class _Pooling:
             return  # gradient checkpointing runs the layer again in the backward pass
         if self._sums[layer] is not None:
             raise CaptureError(
-                f"expected one call of each layer inside capture_hidden_states, got a second one of layer {layer}. Open "
-                "one context for each forward (each micro-batch), and none around generate()."
+                f"expected one call of each layer inside capture_hidden_states, got a second one of layer {layer}. Open"
+                " one context for each forward (each micro-batch), and none around generate()."
             )
         hidden = output[0] if isinstance(output, (tuple, list)) and output else output
         if not isinstance(hidden, torch.Tensor) or tuple(hidden.shape[:-1]) not in self._token_shapes:
             got = list(hidden.shape) if isinstance(hidden, torch.Tensor) else f"a {type(hidden).__name__}"
             raise CaptureError(
                 f"expected the output of layer {layer} ({type(module).__name__}) to be {list(self._token_shapes[0])} "
-                f"tokens, as completion_mask is, x hidden; got {got}. Give the mask the shape in which tokens go "
+                f"tokens, as completion_mask says, x hidden; got {got}. Give the mask the shape in which tokens go "
                 "through the layers: audio placeholders expanded, packed or padded as the model is run."
             )
         tokens = hidden.flatten(0, -2)

@@ -188,12 +188,13 @@ def mean(values: Sequence[float]) -> float | None:
 
 
 def evaluate(
-    model: Path, data: Path, *, split: str, limit: int | None, sampled: int, transcribed: int, seed: int
+    model: Path, processor_files: Path, data: Path, *, split: str, limit: int | None, sampled: int, transcribed: int, seed: int
 ) -> dict[str, Any]:
     """All measurements of one model.
 
     Args:
         model: Model directory.
+        processor_files: Directory with the processor; a checkpoint that training wrote may lack it.
         data: Directory from ``make_data.py``.
         split: Which split.
         limit: At most so many questions.
@@ -202,7 +203,7 @@ def evaluate(
         seed: Of the sampling.
     """
     start = time.time()
-    thinker, processor = load(model)
+    thinker, processor = load(model, processor_files)
     pairs = read_pairs(thinker, processor, data, split, limit)
     greedy = {modality: generate(thinker, processor, pairs.prompts[modality]) for modality in MODALITIES}
     result = {"questions": len(pairs), "split": split, **accuracy(pairs, greedy)}
@@ -218,6 +219,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Measure a model on held-out questions.")
     parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--processor", type=Path, help="directory with the processor's files; default: the model's")
     parser.add_argument("--data", type=Path, required=True, help="directory written by make_data.py")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--split", default="test")
@@ -230,6 +232,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     result = evaluate(
         arguments.model,
+        arguments.processor or arguments.model,
         arguments.data,
         split=arguments.split,
         limit=arguments.limit,

@@ -175,7 +175,7 @@ def save_checkpoint(thinker: Thinker, directory: Path, *, files: Path = COMMITTE
     GenerationConfig(eos_token_id=text.eos_token_id, pad_token_id=text.pad_token_id).save_pretrained(directory)
 
 
-def load(directory: Path) -> tuple[Thinker, Qwen2_5OmniProcessor]:
-    """Thinker (float32, for inference) and processor of a model directory."""
+def load(directory: Path, processor_files: Path | None = None) -> tuple[Thinker, Qwen2_5OmniProcessor]:
+    """Thinker (float32, for inference) and processor of a model directory, the latter from elsewhere if given."""
     thinker = Thinker.from_pretrained(directory, dtype=torch.float32).eval()
-    return thinker, load_processor(directory)
+    return thinker, load_processor(processor_files or directory)

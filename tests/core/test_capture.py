@@ -15,7 +15,6 @@ from torch.utils.checkpoint import set_checkpoint_early_stop
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from tars_rewards.capture import capture_hidden_states
-from tars_rewards.errors import CaptureError
 
 LAYERS, HIDDEN = 4, 32
 

@@ -9,7 +9,6 @@ from torch._dynamo.testing import CompileCounter
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from tars_rewards.capture import capture_hidden_states
-from tars_rewards.decoder_layers import decoder_layers
 from tars_rewards.errors import CaptureError
 
 IDS = torch.arange(1, 25).reshape(3, 8)
@@ -120,7 +119,7 @@ import sys
 import torch
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 sys.path.insert(0, {here!r})
-from test_capture_wrappers import assert_equal, decoder_layers, pooled, tiny_qwen2
+from test_capture_wrappers import assert_equal, pooled, tiny_qwen2
 
 torch.distributed.init_process_group("gloo", init_method="file://{store}", rank=0, world_size=1)
 expected = pooled(tiny_qwen2())

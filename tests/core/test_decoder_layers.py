@@ -161,7 +161,7 @@ def test_of_two_decoders_the_one_that_embeds_the_prompt(name):
 
 def test_two_decoders_and_nothing_to_tell_them_apart():
     model = TwoDecoders(None)
-    with pytest.raises(CaptureError, match="expected one text decoder .* found 'talker', 'thinker'") as caught:
+    with pytest.raises(CaptureError, match=r"expected one text decoder .* found 'talker', 'thinker'") as caught:
         decoder_layers(model)
     assert "'thinker.layers' (2 x Linear)" in str(caught.value)
     assert decoder_layers(model, layers="thinker.layers") == list(model.thinker.layers)

@@ -14,7 +14,23 @@ from tars_rewards.protocol import BaseScore
 from tars_rewards_verl.patching import after_import
 from tars_rewards_verl.reward import TARSReward
 
-FIELDS = ["uid", "pair_id", "modality", "prompts", "responses", "input_ids", "response_mask", "rm_scores", "old_log_probs", "rollout_log_probs", "multi_modal_inputs", "extra_fields", "tars_pooled", "tars_pooled_shape", "advantages"]
+FIELDS = [
+    "uid",
+    "pair_id",
+    "modality",
+    "prompts",
+    "responses",
+    "input_ids",
+    "response_mask",
+    "rm_scores",
+    "old_log_probs",
+    "rollout_log_probs",
+    "multi_modal_inputs",
+    "extra_fields",
+    "tars_pooled",
+    "tars_pooled_shape",
+    "advantages",
+]
 
 
 class ParityReward(TARSReward):

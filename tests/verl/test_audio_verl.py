@@ -9,13 +9,14 @@ import pytest
 import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
+from verl.utils import hf_processor, hf_tokenizer
+
 from tars_rewards.errors import AdapterError, UnsupportedConfigError
 from tars_rewards.speech_models import QWEN2_5_OMNI, QWEN2_AUDIO, family_of, find_family
 from tars_rewards_verl.audio.config import prepare_config
 from tars_rewards_verl.audio.dataset import SpeechDataset
 from tars_rewards_verl.audio.vllm_models import QWEN2_AUDIO_PREFIXES, THINKER_PREFIXES
 from tars_rewards_verl.audio.waveform import load_waveform
-from verl.utils import hf_processor, hf_tokenizer
 
 FAMILIES = {"qwen2_audio": QWEN2_AUDIO, "qwen2_5_omni": QWEN2_5_OMNI}
 BOTH = pytest.mark.parametrize("name", FAMILIES)
@@ -154,8 +155,6 @@ def test_positions_have_an_axis_more_where_the_model_takes_three(processors):
 # ---- vLLM server
 
 
-
-
 def sent(monkeypatch, processor, prompt_ids, **media):
     """Arguments that reach the stock ``generate``."""
     from tars_rewards_verl.audio.rollout import _send_audio
@@ -163,7 +162,7 @@ def sent(monkeypatch, processor, prompt_ids, **media):
     calls = []
 
     class Stock:
-        async def generate(  # noqa: D102
+        async def generate(
             self,
             prompt_ids,
             sampling_params,
@@ -194,12 +193,12 @@ def sent(monkeypatch, processor, prompt_ids, **media):
 def test_vllm_gets_one_placeholder_per_clip_and_no_sampling_rate(monkeypatch, processors, name):
     processor = processors[name]
     placeholder = processor.placeholder_id()
-    prompt = [1, 2, *[placeholder] * 12, 3]
+    prompt = [300, *[placeholder] * 12, 301]
     clip = np.zeros(8000, np.float32)
     (ids, audio, kwargs), banned = sent(
         monkeypatch, processor, prompt, audio_data=[clip], mm_processor_kwargs={"sampling_rate": 16000, "kept": 1}
     )
-    assert ids == [1, 2, placeholder, 3]
+    assert ids == [300, placeholder, 301]
     assert audio[0] is clip
     assert kwargs == {"kept": 1}
     assert placeholder in banned

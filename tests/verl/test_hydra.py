@@ -1,4 +1,4 @@
-"""`reward.custom` on verl's stock entry point, with and without the package's plugin, and for programs that are not verl."""
+"""`reward.custom` on verl's stock entry point, and what the plugin does to programs that are not verl."""
 
 import json
 import subprocess

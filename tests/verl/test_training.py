@@ -178,7 +178,10 @@ def test_a_resumed_run_has_the_order_and_the_rewards_of_the_one_that_went_on(tex
 def audio_model(name, directory):
     import transformers
 
-    cls = {"qwen2_audio": "Qwen2AudioForConditionalGeneration", "qwen2_5_omni": "Qwen2_5OmniThinkerForConditionalGeneration"}
+    cls = {
+        "qwen2_audio": "Qwen2AudioForConditionalGeneration",
+        "qwen2_5_omni": "Qwen2_5OmniThinkerForConditionalGeneration",
+    }
     return getattr(transformers, cls[name]).from_pretrained(directory, dtype=torch.float32).eval()
 
 
