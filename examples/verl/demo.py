@@ -134,9 +134,9 @@ def with_ratios(result: dict, backbone: float) -> dict:
     """Add the modality recovery rate, in percent of ``backbone``, and the ratio to the model's own text accuracy."""
     speech, text = result["speech_accuracy"], result["text_accuracy"]
     return result | {
-        "mrr": 100 * speech / backbone,
+        "mrr": 100 * speech / backbone if backbone else None,
         "mrr_denominator": backbone,
-        "own_text_ratio": speech / text,
+        "own_text_ratio": speech / text if text else None,
     }
 
 

@@ -38,8 +38,11 @@ def print_table(summary: dict[str, Any]) -> None:
     ]
     print(f"\n{'held-out questions: ' + str(before['questions']):<28}{'before':>9}{'after':>9}{'change':>9}")
     for name, read in rows:
-        a, b = read(before), read(after)
-        print(f"{name:<28}{a:>9.3f}{b:>9.3f}{b - a:>+9.3f}")
+        try:
+            a, b = read(before), read(after)
+            print(f"{name:<28}{a:>9.3f}{b:>9.3f}{b - a:>+9.3f}")
+        except TypeError:  # a ratio to an accuracy of 0, or no pair with a correct text completion: it does not exist
+            print(f"{name:<28}{'-':>9}{'-':>9}{'-':>9}")
     print(f"MRR = speech accuracy / text accuracy before training ({after['mrr_denominator']:.3f})\n")
 
 

@@ -6,7 +6,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -135,6 +135,7 @@ def test_packed_equals_padded():
             assert captured.valid.all()
 
 
+@settings(deadline=None)
 @given(data=st.data(), batch=st.integers(1, 4), tokens=st.integers(1, 12), pad=st.integers(0, 3))
 def test_any_mask_and_layout_gives_the_mean_of_the_masked_tokens(data, batch, tokens, pad):
     mask = np.array(data.draw(st.lists(st.booleans(), min_size=batch * tokens, max_size=batch * tokens)))

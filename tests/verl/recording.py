@@ -14,23 +14,11 @@ from tars_rewards.protocol import BaseScore
 from tars_rewards_verl.patching import after_import
 from tars_rewards_verl.reward import TARSReward
 
-FIELDS = [
-    "uid",
-    "pair_id",
-    "modality",
-    "prompts",
-    "responses",
-    "input_ids",
-    "response_mask",
-    "rm_scores",
-    "old_log_probs",
-    "rollout_log_probs",
-    "multi_modal_inputs",
-    "extra_fields",
-    "tars_pooled",
-    "tars_pooled_shape",
-    "advantages",
-]
+FIELDS = (
+    *("uid", "pair_id", "modality", "prompts", "responses", "input_ids", "response_mask", "multi_modal_inputs"),
+    *("rm_scores", "old_log_probs", "rollout_log_probs", "advantages", "extra_fields"),
+    *("tars_pooled", "tars_pooled_shape"),
+)
 
 
 class ParityReward(TARSReward):
@@ -53,7 +41,7 @@ def _register(module):
             data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=FIELDS)
             rows = {}
             for name in FIELDS:
-                if name in data.keys():
+                if name in data:
                     column = data[name]
                     rows[name] = list(column.unbind()) if isinstance(column, torch.Tensor) else list(column)
             rows |= {"keys": list(batch.keys), "tags": list(batch.tags), "metrics": dict(metrics)}

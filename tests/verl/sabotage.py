@@ -1,5 +1,6 @@
 """Ways in which a run goes wrong without verl noticing; ``SABOTAGE`` names one. Loaded by VERL_USE_EXTERNAL_MODULES."""
 
+import functools
 import os
 
 from tars_rewards_verl.patching import after_import
@@ -25,6 +26,7 @@ def drop(module):
     stock = module.vLLMHttpServer.generate
     seen = set()
 
+    @functools.wraps(stock)
     async def generate(self, prompt_ids, *args, audio_data=None, **kwargs):
         if audio_data and tuple(prompt_ids) not in seen:
             seen.add(tuple(prompt_ids))

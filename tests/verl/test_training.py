@@ -234,8 +234,7 @@ def test_a_dropped_speech_rollout_stops_the_run(tiny, tmp_path):
 def test_a_failed_weight_push_stops_the_run_with_vllms_own_error(tiny, tmp_path):
     run = train(tmp_path / "push", tiny, "text", steps=1, sabotage="push", timeout=300)
     assert run.returncode not in (0, None)
-    assert "could not load the pushed weights" in run.log
-    assert "nonsense" in run.log.split("could not load the pushed weights")[1]
+    assert any("nonsense" in shown for shown in run.log.split("could not load the pushed weights: ")[1:])
 
 
 # ---- without the key
