@@ -59,7 +59,7 @@ class Question:
         stem: The question without its options.
         options: The options in the order of their letters, three or four.
         answer: Letter of the true option.
-        reasoning: The steps, in words; they end with the true option and its letter.
+        reasoning: The steps, in words; the last word is the true option.
     """
 
     template: str
@@ -72,7 +72,7 @@ class Question:
     @property
     def text(self) -> str:
         """Stem and lettered options: the text prompt, and word for word what the speech says."""
-        return self.stem + "".join(f" {option}: {letter}." for letter, option in zip(LETTERS, self.options, strict=False))
+        return self.stem + "".join(f" {letter}: {option}." for letter, option in zip(LETTERS, self.options, strict=False))
 
     @property
     def completion(self) -> str:
@@ -144,13 +144,13 @@ def ordering(rng: random.Random) -> Question:
     winner = first if top else last
     steps = f"Here {first} is {more} than {middle}, {middle} than {last}. The {most if top else least} is {winner}"
     stem = f"{' '.join(facts)} Who is the {most if top else least}?"
-    return letter_options(rng, "ordering", _people_key("ordering", people), stem, people, winner, steps)
+    return _question(rng, "ordering", _people_key("ordering", people), stem, people, winner, steps)
 
 
 def arithmetic(rng: random.Random) -> Question:
     """An amount grows and shrinks (or shrinks and grows) by two others: what is left."""
     name, goods = rng.choice(NAMES), rng.choice(GOODS)
-    start, gain, loss = rng.randint(2, 9), rng.randint(2, 6), rng.randint(1, 6)
+    start, gain, loss = rng.randint(2, 12), rng.randint(2, 8), rng.randint(1, 8)
     gain_first = rng.random() < 0.5
     if loss >= (start + gain if gain_first else start):
         return arithmetic(rng)
@@ -165,7 +165,7 @@ def arithmetic(rng: random.Random) -> Question:
     near = [n for n in range(max(1, end - 3), min(20, end + 3) + 1) if n != end]
     options = [word[4], *(NUMBERS[n] for n in rng.sample(near, 3))]
     key = f"arithmetic/{start}/{gain}/{loss}/{gain_first}"
-    return letter_options(rng, "arithmetic", key, f"{stem} How many {goods} are left?", options, word[4], steps)
+    return _question(rng, "arithmetic", key, f"{stem} How many {goods} are left?", options, word[4], steps)
 
 
 def days(rng: random.Random) -> Question:
@@ -173,14 +173,14 @@ def days(rng: random.Random) -> Question:
     event, today, wait, last = rng.choice(EVENTS), rng.randrange(7), rng.randint(1, 5), rng.randint(1, 5)
     opens, closes = (today + wait) % 7, (today + wait + last) % 7
     stem = (
-        f"Today is {DAYS[today]}. The {event} opens in {count_of_days(wait)} and closes {count_of_days(last)} later. "
+        f"Today is {DAYS[today]}. The {event} opens in {_days(wait)} and closes {_days(last)} later. "
         "When does it close?"
     )
     steps = (
         f"First {DAYS[today]} plus {NUMBERS[wait]} is {DAYS[opens]}, then {DAYS[opens]} plus {NUMBERS[last]} is {DAYS[closes]}"
     )
     options = [DAYS[closes], *rng.sample([day for day in DAYS if day != DAYS[closes]], 3)]
-    return letter_options(rng, "days", f"days/{today}/{wait}/{last}", stem, options, DAYS[closes], steps)
+    return _question(rng, "days", f"days/{today}/{wait}/{last}", stem, options, DAYS[closes], steps)
 
 
 def swaps(rng: random.Random) -> Question:
@@ -191,30 +191,31 @@ def swaps(rng: random.Random) -> Question:
     path = [asked]
     for one, other in (first, second):
         path.append({one: other, other: one}.get(path[-1], path[-1]))
-    held = [f"the {thing} with {person}" for person, thing in zip(people, things, strict=True)]
+    held = [f"{person} has {_article(thing)}" for person, thing in zip(people, things, strict=True)]
+    held = [held[0], *(part.replace(" has", "") for part in held[1:])]
     swapped = [f"{people[one]} and {people[other]} swap" for one, other in (first, second)]
-    stem = f"The {things[0]} is with {people[0]}, {held[1]} and {held[2]}. {swapped[0]}, then {swapped[1]}. Who has the {things[asked]}?"
+    stem = f"{held[0]}, {held[1]} and {held[2]}. {swapped[0]}, then {swapped[1]}. Who has the {things[asked]}?"
     steps = f"The {things[asked]} is with {people[path[0]]}, then {people[path[1]]}, then {people[path[2]]}"
-    return letter_options(rng, "swaps", _people_key("swaps", people), stem, people, people[path[2]], steps)
+    return _question(rng, "swaps", _people_key("swaps", people), stem, people, people[path[2]], steps)
 
 
 TEMPLATES: tuple[Callable[[random.Random], Question], ...] = (ordering, arithmetic, days, swaps)
 
 
-def letter_options(
+def _question(
     rng: random.Random, template: str, key: str, stem: str, options: list[str], right: str, steps: str
 ) -> Question:
-    """A question whose options get letters in a random order; ``steps`` end with the right option."""
     shuffled = rng.sample(options, len(options))
-    letter = LETTERS[shuffled.index(right)]
-    return Question(template, key, stem, tuple(shuffled), letter, f"{steps}: {letter}.")
+    return Question(template, key, stem, tuple(shuffled), LETTERS[shuffled.index(right)], f"{steps}.")
 
 
 def _people_key(template: str, people: list[str]) -> str:
     return f"{template}/{'/'.join(sorted(people))}"
 
 
-def count_of_days(count: int) -> str:
-    """A number of days in words."""
+def _days(count: int) -> str:
     return "one day" if count == 1 else f"{NUMBERS[count]} days"
 
+
+def _article(thing: str) -> str:
+    return f"an {thing}" if thing[0] in "aeiou" else f"a {thing}"
