@@ -174,6 +174,13 @@ def test_an_encoder_that_reads_tokens_too_needs_a_word_from_the_user():
         decoder_layers(model)
 
 
+def test_a_wrapper_that_answers_for_what_it_wraps_is_no_second_decoder():
+    model = Decoder()
+    wrapped = torch.compile(model, backend="eager")
+    assert wrapped.embed_tokens is model.embed_tokens, "else this wrapper would prove nothing"
+    assert decoder_layers(wrapped) == list(model.layers)
+
+
 def test_one_embedding_for_each_codebook_is_no_text_decoder():
     depth = Decoder()
     depth.embed_tokens = nn.ModuleList([nn.Embedding(5, 4)])

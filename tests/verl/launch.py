@@ -106,7 +106,7 @@ def run_verl(
     """
     directory.mkdir(parents=True, exist_ok=True)
     # Ray puts sockets into its directory, and the path of a socket is limited to about 100 characters.
-    ray_directory = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    ray_directory = Path(tempfile.mkdtemp(prefix="ray-"))
     settings = {
         **dict(_flatten(OmegaConf.load(CPU_CONFIG))),
         **TINY,

@@ -6,8 +6,8 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from tars_rewards.speech_models import SpeechModelFamily, find_family
-from tars_rewards_verl.patching import after_import, check_signature, require_attribute
+from tars_rewards.speech_models import FAMILIES, SpeechModelFamily, find_family
+from tars_rewards_verl.patching import after_import, check_signature, require_attribute, require_patches
 
 
 def install() -> None:
@@ -40,6 +40,7 @@ def _find_processor(module: ModuleType) -> None:
         family = checkpoint_family(name_or_path)
         if family is None:
             return stock(name_or_path, **kwargs)
+        require_patches()
         from tars_rewards_verl.audio.processors import load_processor
 
         return load_processor(name_or_path, family, **kwargs)
@@ -92,7 +93,5 @@ def _find_chat_handling(module: ModuleType) -> None:
 
     module._is_multimodal_processor = is_multimodal_processor  # type: ignore[attr-defined]
     families = require_attribute(module, "_MODEL_TYPE_TO_FAMILY", module.__name__)
-    from tars_rewards.speech_models import FAMILIES
-
     for family in FAMILIES:
         families.setdefault(family.model_type, module.ContinuousTokenModelFamily.QWEN_VL)
