@@ -22,14 +22,14 @@ def silence(module):
 
 
 def drop(module):
-    """The first sample of every spoken prompt fails; verl logs that and trains on the rest."""
+    """One spoken completion fails; verl logs that and trains on the rest."""
     stock = module.vLLMHttpServer.generate
-    seen = set()
+    failed = []
 
     @functools.wraps(stock)
     async def generate(self, prompt_ids, *args, audio_data=None, **kwargs):
-        if audio_data and tuple(prompt_ids) not in seen:
-            seen.add(tuple(prompt_ids))
+        if audio_data and not failed:
+            failed.append(prompt_ids)
             raise RuntimeError("the encoder ran out of memory")
         return await stock(self, prompt_ids, *args, audio_data=audio_data, **kwargs)
 

@@ -224,6 +224,20 @@ def test_audio_lost_on_its_way_to_vllm_stops_the_run(tiny, tmp_path):
     assert "speech alone is off" in run.log
 
 
+def test_a_dropped_speech_rollout_stops_the_run(tiny, tmp_path):
+    run = train(tmp_path / "dropped", tiny, "qwen2_5_omni", steps=1, sabotage="drop")
+    assert run.returncode not in (0, None)
+    assert "1 speech completions are missing" in run.log
+    assert "the encoder ran out of memory" in run.log
+
+
+def test_a_failed_weight_push_stops_the_run_with_vllms_own_error(tiny, tmp_path):
+    run = train(tmp_path / "push", tiny, "text", steps=1, sabotage="push", timeout=300)
+    assert run.returncode not in (0, None)
+    assert "the rollout engine could not load the pushed weights" in run.log
+    assert "There is no module or parameter named 'nonsense'" in run.log
+
+
 # ---- without the key
 
 

@@ -62,7 +62,10 @@ class WatchedSocket:
         while not self._socket.poll(_POLL_MILLISECONDS):
             error = self._receiver_error()
             if error is not None:
-                raise AdapterError(f"the rollout engine could not load the pushed weights: {error}") from error
+                raise AdapterError(
+                    "the rollout engine could not load the pushed weights; its first error stands above in the log, and "
+                    f"its last (which may come from cleaning up after the first) is: {error}"
+                ) from error
             if time.monotonic() > until:
                 raise AdapterError(
                     f"a weight push to the rollout engine was not acknowledged within {self._deadline:g} s; look for "
