@@ -188,14 +188,22 @@ def mean(values: Sequence[float]) -> float | None:
 
 
 def evaluate(
-    model: Path, processor_files: Path, data: Path, *, split: str, limit: int | None, sampled: int, transcribed: int, seed: int
+    model: Path,
+    data: Path,
+    *,
+    processor_files: Path | None = None,
+    split: str,
+    limit: int | None,
+    sampled: int,
+    transcribed: int,
+    seed: int,
 ) -> dict[str, Any]:
     """All measurements of one model.
 
     Args:
         model: Model directory.
-        processor_files: Directory with the processor; a checkpoint that training wrote may lack it.
         data: Directory from ``make_data.py``.
+        processor_files: Directory with the processor; a checkpoint that training wrote may lack it. None: the model's.
         split: Which split.
         limit: At most so many questions.
         sampled: Questions whose completions are sampled; 0 leaves the variety out.
@@ -232,8 +240,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     result = evaluate(
         arguments.model,
-        arguments.processor or arguments.model,
         arguments.data,
+        processor_files=arguments.processor,
         split=arguments.split,
         limit=arguments.limit,
         sampled=arguments.sampled,

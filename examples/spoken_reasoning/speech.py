@@ -16,6 +16,7 @@ import numpy.typing as npt
 import soxr
 
 SAMPLE_RATE = 16_000  # Hz, what Whisper's encoder expects
+SLOWEST, FASTEST = 205, 235  # words per minute; slower, and the longest questions would not fit the window
 MAX_SECONDS = 12.0  # the encoder's window in this example; a longer clip is an error, never cut
 
 # Formant voices that the encoder hears well. The last four never speak in training data.
@@ -54,7 +55,7 @@ class Speaker:
         voices = HELD_OUT_VOICES if held_out else TRAIN_VOICES
         return cls(
             voice=voices[int(rng.integers(len(voices)))],
-            rate=int(rng.integers(195, 236)),
+            rate=int(rng.integers(SLOWEST, FASTEST + 1)),
             pitch=int(rng.integers(35, 66)),
             snr_db=float(rng.uniform(10, 30)),
             noise_seed=int(rng.integers(2**31)),

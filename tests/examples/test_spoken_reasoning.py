@@ -190,6 +190,13 @@ def test_speech_is_louder_than_its_noise_by_the_given_ratio():
     assert np.abs(clean).max() == pytest.approx(0.5, abs=1e-3)
 
 
+def test_clips_stay_within_the_window(questions):
+    from speech import HELD_OUT_VOICES, MAX_SECONDS, SAMPLE_RATE, SLOWEST, Speaker, speak
+
+    longest = sorted(questions.generate("train", 1000, 1), key=lambda q: -len(q.text))[:10]
+    for i, q in enumerate(longest):
+        slowest = Speaker(HELD_OUT_VOICES[i % 4], SLOWEST, 50, 20.0, 1)
+        assert 3 < len(speak(q.text, slowest)) / SAMPLE_RATE <= MAX_SECONDS
 
 
 def test_a_clip_beyond_the_window_and_an_unknown_voice_are_errors():
@@ -394,3 +401,14 @@ def test_word_errors_are_counted_as_edits():
     assert edit_distance(["a", "b"], ["a", "b"]) == 0
 
 
+def test_the_evaluation_reports_every_number(base_model, data):
+    from evaluate import evaluate
+
+    result = evaluate(base_model, data, split="test", limit=4, sampled=2, transcribed=2, seed=0)
+    assert result["questions"] == 4
+    assert 0 <= result["speech_accuracy"] <= 1
+    assert result["gap"] == pytest.approx(result["text_accuracy"] - result["speech_accuracy"])
+    assert result["word_accuracy"] <= 1
+    if result["layer_cosine_pairs"]:
+        assert len(result["layer_cosine"]) == 4
+        assert all(-1 <= value <= 1 for value in result["layer_cosine"])
