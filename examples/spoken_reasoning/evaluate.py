@@ -86,7 +86,9 @@ def accuracy(pairs: Pairs, greedy: dict[str, Generated]) -> dict[str, Any]:
     return result | {
         "chance": mean([1 / extra["options"] for extra in pairs.table["extra_info"]]),
         "gap": result["text_accuracy"] - result["speech_accuracy"],
-        "own_text_ratio": 100 * result["speech_accuracy"] / result["text_accuracy"] if result["text_accuracy"] else None,
+        "own_text_ratio": 100 * result["speech_accuracy"] / result["text_accuracy"]
+        if result["text_accuracy"]
+        else None,
     }
 
 
@@ -157,7 +159,10 @@ def pooled_states(
     table, pooled = thinker.get_input_embeddings(), []
     for start in range(0, len(prompts), batch_size):
         ends = [torch.tensor(tokens) for tokens in completions[start : start + batch_size]]
-        rows = [torch.cat([prompt, table(end)]) for prompt, end in zip(prompts[start : start + batch_size], ends, strict=True)]
+        rows = [
+            torch.cat([prompt, table(end)])
+            for prompt, end in zip(prompts[start : start + batch_size], ends, strict=True)
+        ]
         inputs, mask = left_pad(rows)
         from_end = mask.shape[1] - torch.arange(mask.shape[1])
         completion = torch.stack([from_end <= len(end) for end in ends])

@@ -75,24 +75,24 @@ def hear(
     """
     tower = thinker.audio_tower
     heard: list[torch.Tensor] = []
-    for start in range(0, len(clips), batch_size):
-        batch = processor.feature_extractor(
-            list(clips[start : start + batch_size]),
-            sampling_rate=SAMPLE_RATE,
-            return_tensors="pt",
-            padding="max_length",
-            return_attention_mask=True,
-        )
-        frames = batch["attention_mask"].sum(-1)
-        mel = batch["input_features"].permute(0, 2, 1)[batch["attention_mask"].bool()].T
-        kept: list[torch.Tensor] = []
-        hook = tower.proj.register_forward_pre_hook(lambda _module, inputs: kept.append(inputs[0]))
-        try:
+    encoded: list[torch.Tensor] = []
+    hook = tower.proj.register_forward_pre_hook(lambda _module, inputs: encoded.append(inputs[0]))
+    try:
+        for start in range(0, len(clips), batch_size):
+            batch = processor.feature_extractor(
+                list(clips[start : start + batch_size]),
+                sampling_rate=SAMPLE_RATE,
+                return_tensors="pt",
+                padding="max_length",
+                return_attention_mask=True,
+            )
+            frames = batch["attention_mask"].sum(-1)
+            mel = batch["input_features"].permute(0, 2, 1)[batch["attention_mask"].bool()].T
             tower(mel, feature_lens=frames)
-        finally:
-            hook.remove()
-        _, tokens = tower._get_feat_extract_output_lengths(frames)
-        heard.extend(kept[0].split(tokens.tolist()))
+            _, tokens = tower._get_feat_extract_output_lengths(frames)
+            heard.extend(encoded.pop().split(tokens.tolist()))
+    finally:
+        hook.remove()
     return heard
 
 

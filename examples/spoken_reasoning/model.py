@@ -96,6 +96,7 @@ def new_thinker(tokenizer: PreTrainedTokenizerBase, *, seed: int = 0) -> Thinker
     """Thinker with Whisper's encoder in place, the rest random from the seed; float32."""
     torch.manual_seed(seed)
     thinker = Thinker(thinker_config(tokenizer)).float()
+    _initialise_decoder(thinker)
     missing, unexpected = thinker.audio_tower.load_state_dict(tower_state_dict(), strict=False)
     ours = {"proj.weight", "proj.bias", "audio_bos_eos_token.weight"}
     if set(missing) != ours or unexpected:
@@ -104,6 +105,30 @@ def new_thinker(tokenizer: PreTrainedTokenizerBase, *, seed: int = 0) -> Thinker
             "this version of transformers names the audio tower's parameters otherwise"
         )
     return thinker
+
+
+@torch.no_grad()
+def _initialise_decoder(thinker: Thinker) -> None:
+    """Random weights with which the decoder learns to look words up.
+
+    Reasoning over a question is mostly finding a word again and copying it. From the usual weights a decoder of this size
+    does not come to it within the recipe's steps: its letters stay at chance. Hence the mimetic initialisation of Trockman
+    and Kolter (arXiv 2305.09828), queries near keys and outputs near transposed values, so that attention looks for like
+    words and copies them from the start, and an output head that equals the embedding.
+    """
+    spread, sharpness, copying = 0.04, 0.5, 0.4
+    for parameter in (*thinker.model.parameters(), *thinker.lm_head.parameters()):
+        if parameter.dim() == 2:
+            torch.nn.init.normal_(parameter, std=spread)
+    torch.nn.init.normal_(thinker.model.embed_tokens.weight, std=2 * spread)
+    thinker.lm_head.weight.copy_(thinker.model.embed_tokens.weight)
+    for layer in thinker.model.layers:
+        attention = layer.self_attn
+        match, copy = (torch.nn.init.orthogonal_(torch.empty_like(attention.q_proj.weight)) for _ in range(2))
+        attention.q_proj.weight.add_(match, alpha=sharpness)
+        attention.k_proj.weight.add_(match, alpha=sharpness)
+        attention.v_proj.weight.add_(copy, alpha=copying)
+        attention.o_proj.weight.add_(copy.T, alpha=copying)
 
 
 def trained_parameters(thinker: Thinker) -> dict[str, torch.nn.Parameter]:

@@ -1,6 +1,6 @@
 """Multiple-choice reasoning questions with true answers, made from a seed.
 
-Four templates, each answered by two small steps, so that a model of a million parameters can reason its way to the
+Three templates, each answered by two small steps, so that a model of a million parameters can reason its way to the
 answer and cannot guess it:
 
 ==========  ==================================================  =========================================
@@ -9,7 +9,6 @@ template    what is asked                                       what the reasoni
 ordering    two comparisons of three people; who is the most    puts the three in order
 arithmetic  something is added and something taken away         two sums
 days        a day, and two steps through the week               two steps
-swaps       three people hold three things; two swaps           follows one thing from hand to hand
 ==========  ==================================================  =========================================
 
 **Holding out.** What a question is *about* is its ``key``: the set of three names, the numbers, the day and its
@@ -32,13 +31,12 @@ NAMES = (
     "Anna", "Boris", "Carmen", "Daniel", "Edward", "Fiona", "Gustav", "Isabel",
     "Kevin", "Monica", "Oliver", "Patrick", "Sebastian", "Victor", "Winston", "Yolanda",
 )  # fmt: skip
-THINGS = ("key", "camera", "violin", "ladder", "umbrella", "basket", "pencil", "bottle")
 GOODS = ("apples", "coins", "books", "stones", "tickets", "balloons")
 EVENTS = ("fair", "market", "circus", "museum")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 NUMBERS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
 )  # fmt: skip
 # (more, less, most, least)
 COMPARISONS = (
@@ -72,7 +70,9 @@ class Question:
     @property
     def text(self) -> str:
         """Stem and lettered options: the text prompt, and word for word what the speech says."""
-        return self.stem + "".join(f" {letter}: {option}." for letter, option in zip(LETTERS, self.options, strict=False))
+        return self.stem + "".join(
+            f" {letter}: {option}." for letter, option in zip(LETTERS, self.options, strict=False)
+        )
 
     @property
     def completion(self) -> str:
@@ -135,14 +135,13 @@ def ordering(rng: random.Random) -> Question:
     """Three people, two comparisons: who comes first or last."""
     first, middle, last = people = rng.sample(NAMES, 3)
     more, less, most, least = rng.choice(COMPARISONS)
-    facts = [
-        f"{high} is {more} than {low}." if rng.random() < 0.5 else f"{low} is {less} than {high}."
-        for high, low in ((first, middle), (middle, last))
-    ]
-    rng.shuffle(facts)
     top = rng.random() < 0.5
     winner = first if top else last
-    steps = f"Here {first} is {more} than {middle}, {middle} than {last}. The {most if top else least} is {winner}"
+    facts, over = [], []
+    for high, low in rng.sample([(first, middle), (middle, last)], 2):
+        facts.append(f"{high} is {more} than {low}." if rng.random() < 0.5 else f"{low} is {less} than {high}.")
+        over.append(f"{high} over {low}")
+    steps = f"{over[0]}, {over[1]}, so {first}, {middle}, {last}. The {most if top else least} is {winner}"
     stem = f"{' '.join(facts)} Who is the {most if top else least}?"
     return _question(rng, "ordering", _people_key("ordering", people), stem, people, winner, steps)
 
@@ -150,7 +149,7 @@ def ordering(rng: random.Random) -> Question:
 def arithmetic(rng: random.Random) -> Question:
     """An amount grows and shrinks (or shrinks and grows) by two others: what is left."""
     name, goods = rng.choice(NAMES), rng.choice(GOODS)
-    start, gain, loss = rng.randint(2, 12), rng.randint(2, 8), rng.randint(1, 8)
+    start, gain, loss = rng.randint(2, 10), rng.randint(2, 6), rng.randint(1, 6)
     gain_first = rng.random() < 0.5
     if loss >= (start + gain if gain_first else start):
         return arithmetic(rng)
@@ -162,8 +161,8 @@ def arithmetic(rng: random.Random) -> Question:
     else:
         stem = f"{name} has {word[0]} {goods}, loses {word[2]} and gets {word[1]} more."
         steps = f"First {word[0]} minus {word[2]} is {word[3]}, then {word[3]} plus {word[1]} is {word[4]}"
-    near = [n for n in range(max(1, end - 3), min(20, end + 3) + 1) if n != end]
-    options = [word[4], *(NUMBERS[n] for n in rng.sample(near, 3))]
+    near = [n for n in range(max(1, end - 3), end + 4) if n != end]
+    options = [word[4], *(NUMBERS[n] for n in rng.sample(near, 2))]
     key = f"arithmetic/{start}/{gain}/{loss}/{gain_first}"
     return _question(rng, "arithmetic", key, f"{stem} How many {goods} are left?", options, word[4], steps)
 
@@ -176,37 +175,20 @@ def days(rng: random.Random) -> Question:
         f"Today is {DAYS[today]}. The {event} opens in {_days(wait)} and closes {_days(last)} later. "
         "When does it close?"
     )
-    steps = (
-        f"First {DAYS[today]} plus {NUMBERS[wait]} is {DAYS[opens]}, then {DAYS[opens]} plus {NUMBERS[last]} is {DAYS[closes]}"
-    )
-    options = [DAYS[closes], *rng.sample([day for day in DAYS if day != DAYS[closes]], 3)]
+    steps = f"First {DAYS[today]} plus {NUMBERS[wait]} is {DAYS[opens]}, then {DAYS[opens]} plus {NUMBERS[last]} is {DAYS[closes]}"
+    options = [DAYS[closes], *rng.sample([day for day in DAYS if day != DAYS[closes]], 2)]
     return _question(rng, "days", f"days/{today}/{wait}/{last}", stem, options, DAYS[closes], steps)
 
 
-def swaps(rng: random.Random) -> Question:
-    """Three people hold three things and swap twice: who has one of them."""
-    people, things = rng.sample(NAMES, 3), rng.sample(THINGS, 3)
-    first, second = rng.sample([(0, 1), (1, 2), (0, 2)], 2)
-    asked = rng.randrange(3)
-    path = [asked]
-    for one, other in (first, second):
-        path.append({one: other, other: one}.get(path[-1], path[-1]))
-    held = [f"{person} has {_article(thing)}" for person, thing in zip(people, things, strict=True)]
-    held = [held[0], *(part.replace(" has", "") for part in held[1:])]
-    swapped = [f"{people[one]} and {people[other]} swap" for one, other in (first, second)]
-    stem = f"{held[0]}, {held[1]} and {held[2]}. {swapped[0]}, then {swapped[1]}. Who has the {things[asked]}?"
-    steps = f"The {things[asked]} is with {people[path[0]]}, then {people[path[1]]}, then {people[path[2]]}"
-    return _question(rng, "swaps", _people_key("swaps", people), stem, people, people[path[2]], steps)
-
-
-TEMPLATES: tuple[Callable[[random.Random], Question], ...] = (ordering, arithmetic, days, swaps)
+TEMPLATES: tuple[Callable[[random.Random], Question], ...] = (ordering, arithmetic, days)
 
 
 def _question(
     rng: random.Random, template: str, key: str, stem: str, options: list[str], right: str, steps: str
 ) -> Question:
     shuffled = rng.sample(options, len(options))
-    return Question(template, key, stem, tuple(shuffled), LETTERS[shuffled.index(right)], f"{steps}.")
+    letter = LETTERS[shuffled.index(right)]
+    return Question(template, key, stem, tuple(shuffled), letter, f"{steps} {letter}.")
 
 
 def _people_key(template: str, people: list[str]) -> str:
@@ -215,7 +197,3 @@ def _people_key(template: str, people: list[str]) -> str:
 
 def _days(count: int) -> str:
     return "one day" if count == 1 else f"{NUMBERS[count]} days"
-
-
-def _article(thing: str) -> str:
-    return f"an {thing}" if thing[0] in "aeiou" else f"a {thing}"

@@ -41,6 +41,7 @@ class Recipe:
         transcribed_per_step: Transcriptions a step of stage 2.
         reasoned_per_step: Spoken answers a step of stage 2.
         text_per_step: Text questions a step of stage 2.
+        prompt_weight: Weight of a prompt's tokens in stage 1.
         learning_rate: Peak in stage 1.
         listen_learning_rate: Peak of the decoder in stage 2.
         projector_learning_rate: Peak of the projector in stage 2.
@@ -55,6 +56,7 @@ class Recipe:
     transcribed_per_step: int = 16
     reasoned_per_step: int = 4
     text_per_step: int = 12
+    prompt_weight: float = 0.3
     learning_rate: float = 2e-3
     listen_learning_rate: float = 1e-3
     projector_learning_rate: float = 3e-3
@@ -100,9 +102,9 @@ def spoken_examples(
 
 
 def loss_of(
-    thinker: Thinker, processor: Qwen2_5OmniProcessor, examples: Sequence[Example], *, prompts_too: bool = False
+    thinker: Thinker, processor: Qwen2_5OmniProcessor, examples: Sequence[Example], *, prompt_weight: float = 0.0
 ) -> torch.Tensor:
-    """Mean cross-entropy of the completions' tokens, end of turn included.
+    """Weighted mean cross-entropy of the tokens of prompts and completions, end of turn included.
 
     Rows are padded on the right: with a causal decoder nothing before the padding can see it.
 
@@ -110,24 +112,30 @@ def loss_of(
         thinker: The model.
         processor: Its processor.
         examples: What to learn.
-        prompts_too: Learn the tokens of (written) prompts as well. The options repeat words of the question, and a model
-            from nothing learns to look such words up several times sooner with these examples of it.
+        prompt_weight: Weight of a (written) prompt's token; a completion's weighs 1. The options repeat words of the
+            question, which teaches to look words up.
     """
-    rows, labels = [], []
+    rows, labels, weights = [], [], []
     for example in examples:
         prompt = embed(thinker, processor, example.prompt, example.audio)
         ids = processor.tokenizer(example.completion, add_special_tokens=False).input_ids
         target = torch.tensor([*ids, processor.tokenizer.eos_token_id])
         rows.append(torch.cat([prompt, thinker.get_input_embeddings()(target)]))
-        learned_prompt = torch.full((len(prompt),), -100)
-        if prompts_too:
-            learned_prompt = torch.tensor(processor.tokenizer(example.prompt, add_special_tokens=False).input_ids)
-        labels.append(torch.cat([learned_prompt, target]))
-    inputs = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    targets = torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=-100)[:, 1:]
+        before = torch.zeros(len(prompt), dtype=torch.long)
+        if prompt_weight:
+            before = torch.tensor(processor.tokenizer(example.prompt, add_special_tokens=False).input_ids)
+        labels.append(torch.cat([before, target]))
+        weights.append(torch.cat([torch.full((len(prompt),), prompt_weight), torch.ones(len(target))]))
+    inputs, targets, weight = (
+        torch.nn.utils.rnn.pad_sequence(part, batch_first=True) for part in (rows, labels, weights)
+    )
+    learned = weight[:, 1:] > 0
     states = thinker.model(inputs_embeds=inputs, use_cache=False).last_hidden_state[:, :-1]
-    learned = targets != -100
-    return torch.nn.functional.cross_entropy(thinker.lm_head(states[learned]), targets[learned])
+    losses = torch.nn.functional.cross_entropy(
+        thinker.lm_head(states[learned]), targets[:, 1:][learned], reduction="none"
+    )
+    share = weight[:, 1:][learned]
+    return (losses * share).sum() / share.sum()
 
 
 def train_text(thinker: Thinker, processor: Qwen2_5OmniProcessor, recipe: Recipe) -> Iterator[tuple[int, float]]:
@@ -136,7 +144,9 @@ def train_text(thinker: Thinker, processor: Qwen2_5OmniProcessor, recipe: Recipe
     optimizer = torch.optim.AdamW([{"params": decoder, "lr": recipe.learning_rate}], betas=(0.9, 0.98))
     examples = text_examples(processor, recipe.seed)
     for step in range(recipe.text_steps):
-        loss = loss_of(thinker, processor, list(islice(examples, recipe.text_batch)), prompts_too=True)
+        loss = loss_of(
+            thinker, processor, list(islice(examples, recipe.text_batch)), prompt_weight=recipe.prompt_weight
+        )
         _step(optimizer, loss, _schedule(step, recipe.text_steps))
         yield step, loss.item()
 

@@ -1,4 +1,4 @@
-"""The base model's own tokenizer and processor: byte-level BPE of 512 tokens, with Qwen2.5-Omni's special tokens."""
+"""The base model's own tokenizer and processor: byte-level BPE of 640 tokens, with Qwen2.5-Omni's special tokens."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 
 from questions import LETTERS, generate
 from speech import MAX_SECONDS, SAMPLE_RATE
-from tars_rewards_verl.cpu import no_torchvision
 from tokenizers import AddedToken, pre_tokenizers, trainers
-from transformers import AutoProcessor, Qwen2_5OmniProcessor, Qwen2TokenizerFast, WhisperFeatureExtractor
+from transformers import Qwen2TokenizerFast, WhisperFeatureExtractor
 from whisper_encoder import MELS
 
-VOCAB_SIZE = 512
+from tars_rewards_verl.audio.processors import Qwen2_5OmniProcessor
+
+VOCAB_SIZE = 640
 PAD, EOS = "<|endoftext|>", "<|im_end|>"
 # Attributes by which Qwen2_5OmniProcessor finds them in the tokenizer.
 MULTIMODAL_TOKENS = {
@@ -89,8 +90,7 @@ def save_processor(tokenizer: Qwen2TokenizerFast, directory: Path) -> None:
     """Write the files of a Qwen2.5-Omni processor around the tokenizer.
 
     The feature extractor's window is the example's `MAX_SECONDS`, so nothing is padded to Whisper's 30 s. The image and
-    video settings are there because the class wants them; they are never used, and the class of the video processor is
-    left to the reader of the files (it is transformers' own where torchvision is installed, else a stand-in).
+    video settings are there because the class wants them; they are never used.
 
     Args:
         tokenizer: From `train_tokenizer`.
@@ -110,8 +110,5 @@ def save_processor(tokenizer: Qwen2TokenizerFast, directory: Path) -> None:
 
 def load_processor(directory: Path) -> Qwen2_5OmniProcessor:
     """Load the processor of a model directory, also where torchvision is missing."""
-    no_torchvision.install()
-    processor = AutoProcessor.from_pretrained(directory)
-    if not isinstance(processor, Qwen2_5OmniProcessor):
-        raise TypeError(f"expected a Qwen2_5OmniProcessor in {directory}, got {type(processor).__name__}")
+    processor: Qwen2_5OmniProcessor = Qwen2_5OmniProcessor.from_pretrained(directory)
     return processor

@@ -130,7 +130,10 @@ def _rename(arrays: dict[str, npt.NDArray[Any]], *, final_norm: str) -> dict[str
         attention = f"{theirs}/self_attention"
         # CTranslate2 stacks query, key and value; Whisper's key has no bias.
         for part, weight, bias in zip(
-            "qkv", take(f"{attention}/linear_0/weight").chunk(3), take(f"{attention}/linear_0/bias").chunk(3), strict=True
+            "qkv",
+            take(f"{attention}/linear_0/weight").chunk(3),
+            take(f"{attention}/linear_0/bias").chunk(3),
+            strict=True,
         ):
             state[f"{ours}.self_attn.{part}_proj.weight"] = weight.clone()
             if part != "k":

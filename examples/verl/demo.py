@@ -125,7 +125,20 @@ def follow(path: Path, process: subprocess.Popen[bytes]) -> Iterator[dict]:
 def evaluate(model: Path, processor: Path, data: Path, out: Path, name: str) -> dict:
     """Accuracies and layer cosines of a model on the held-out questions."""
     result = out / f"{name}.json"
-    arguments = ["--model", model, "--processor", processor, "--data", data, "--out", result, "--sampled", 0, "--transcribed", 0]
+    arguments = [
+        "--model",
+        model,
+        "--processor",
+        processor,
+        "--data",
+        data,
+        "--out",
+        result,
+        "--sampled",
+        0,
+        "--transcribed",
+        0,
+    ]
     script("evaluate.py", *arguments, log=out)
     return json.loads(result.read_text())
 

@@ -70,10 +70,10 @@ def test_more_questions_begin_with_the_same_ones(questions):
 
 
 def test_no_question_twice_and_templates_in_turn(questions):
-    made = questions.generate("test", 400, 0)
-    assert len({q.text for q in made}) == 400
+    made = questions.generate("test", 300, 0)
+    assert len({q.text for q in made}) == 300
     assert {name: sum(q.template == name for q in made) for name in {q.template for q in made}} == dict.fromkeys(
-        ("ordering", "arithmetic", "days", "swaps"), 100
+        ("ordering", "arithmetic", "days"), 100
     )
 
 
@@ -102,7 +102,28 @@ def test_bad_arguments_are_named(questions):
         questions.generate("train", -1, 0)
 
 
-WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"]
+WORDS = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
 WEEK = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 
 
@@ -118,11 +139,6 @@ def solve(text):
         for verb, number in ((match[2], match[3]), (match[4], match[5])):
             amount += WORDS.index(number) * (1 if verb == "gets" else -1)
         right = WORDS[amount]
-    elif "swap" in stem:
-        held = dict((m[1], m[0]) for m in re.findall(r"(\w+)(?: has)? an? (\w+)", stem))
-        for one, other in re.findall(r"(\w+) and (\w+) swap", stem):
-            held = {thing: {one: other, other: one}.get(person, person) for thing, person in held.items()}
-        right = held[re.search(r"Who has the (\w+)", stem)[1]]
     else:
         less = {"shorter", "younger", "slower", "poorer", "shortest", "youngest", "slowest", "poorest"}
         facts = re.findall(r"(\w+) is (\w+) than (\w+)", stem)
@@ -307,7 +323,7 @@ def test_a_changed_encoder_file_is_refused(tmp_path, monkeypatch):
 
 def test_the_base_model_loads_as_a_qwen_omni_checkpoint(base_model):
     from safetensors import safe_open
-    from transformers import AutoConfig, AutoProcessor, Qwen2_5OmniThinkerForConditionalGeneration
+    from transformers import AutoConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
     _, info = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(base_model, output_loading_info=True)
     assert not info["missing_keys"]
@@ -316,7 +332,6 @@ def test_the_base_model_loads_as_a_qwen_omni_checkpoint(base_model):
     with safe_open(base_model / "model.safetensors", "pt") as weights:
         assert all(name.startswith("thinker.") for name in weights.keys())  # noqa: SIM118
     assert AutoConfig.from_pretrained(base_model).model_type == "qwen2_5_omni"
-    assert type(AutoProcessor.from_pretrained(base_model)).__name__ == "Qwen2_5OmniProcessor"
 
 
 def test_the_committed_part_is_small_and_complete(loaded):
@@ -352,7 +367,9 @@ def test_twenty_five_audio_tokens_a_second(loaded):
 
     processor = loaded[1]
     placeholder = processor.tokenizer.convert_tokens_to_ids("<|AUDIO|>")
-    batch = processor(text=[prompt_text(processor, None)], audio=[np.zeros(16_000 * 8, np.float32)], return_tensors="pt")
+    batch = processor(
+        text=[prompt_text(processor, None)], audio=[np.zeros(16_000 * 8, np.float32)], return_tensors="pt"
+    )
     assert int((batch["input_ids"] == placeholder).sum()) == 200
     assert batch["input_features"].shape[-1] == 1200
 
