@@ -83,12 +83,11 @@ def accuracy(pairs: Pairs, greedy: dict[str, Generated]) -> dict[str, Any]:
             f"{modality}_format": mean([score.format for score in scores]),
             f"{modality}_tokens": mean([len(tokens) for tokens in done.tokens]),
         }
+    speech, text = result["speech_accuracy"], result["text_accuracy"]
     return result | {
         "chance": mean([1 / extra["options"] for extra in pairs.table["extra_info"]]),
-        "gap": result["text_accuracy"] - result["speech_accuracy"],
-        "own_text_ratio": 100 * result["speech_accuracy"] / result["text_accuracy"]
-        if result["text_accuracy"]
-        else None,
+        "gap": text - speech,
+        "own_text_ratio": speech / text if text else None,
     }
 
 
