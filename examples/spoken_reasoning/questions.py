@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 SPLITS = ("train", "dev", "test")
-LETTERS = "ABCD"
+LETTERS = "ABC"
 
 # Words that a small speech encoder tells apart: no two names share an initial or a rhyme.
 NAMES = (
@@ -55,7 +55,7 @@ class Question:
         template: Name of the template it came from.
         key: What the question is about; decides the split.
         stem: The question without its options.
-        options: The options in the order of their letters, three or four.
+        options: The three options in the order of their letters.
         answer: Letter of the true option.
         reasoning: The steps, in words; the last word is the true option.
     """
@@ -71,7 +71,7 @@ class Question:
     def text(self) -> str:
         """Stem and lettered options: the text prompt, and word for word what the speech says."""
         return self.stem + "".join(
-            f" {letter}: {option}." for letter, option in zip(LETTERS, self.options, strict=False)
+            f" {letter}: {option}." for letter, option in zip(LETTERS, self.options, strict=True)
         )
 
     @property

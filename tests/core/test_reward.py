@@ -13,12 +13,7 @@ from scipy.spatial import distance
 
 from tars_rewards import Rollout, TARSConfig, TARSReward
 from tars_rewards.errors import (
-    ConfigError,
     EmbeddingError,
-    HiddenStatesError,
-    LayerSelectionError,
-    MissingAnswerError,
-    TARSError,
 )
 
 quick = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -307,59 +302,3 @@ def test_pickling(tools: SimpleNamespace, minilm_dir: str) -> None:
     # an embedder that was passed in travels along (of a class that another process can import)
     mine = TARSReward(embedder=SimpleNamespace(encode=len, tag="mine"))
     assert pickle.loads(pickle.dumps(mine)).embedder.tag == "mine"
-
-
-class OnesEmbedder:
-    def encode(self, texts: list[str]) -> np.ndarray:
-        return np.ones((len(texts), 2))
-
-
-STATE = np.ones((2, 3), np.float32)
-GOOD = [
-    Rollout("q", "speech", 0, "a", correct=True, hidden_states=STATE),
-    Rollout("q", "text", 0, "b", correct=True, hidden_states=STATE),
-]
-
-
-@pytest.mark.parametrize(
-    ("rollouts", "error", "message"),
-    [
-        ([replace(GOOD[0], modality="video"), GOOD[1]], TARSError, "'video'; expected 'speech' or 'text'"),
-        ([*GOOD, GOOD[0]], TARSError, "rollouts 0 and 2"),
-        ([replace(GOOD[0], hidden_states=None), GOOD[1]], HiddenStatesError, "has no hidden_states"),
-        ([GOOD[0], replace(GOOD[1], hidden_states=None)], HiddenStatesError, "has no hidden_states"),
-        ([GOOD[0], replace(GOOD[1], hidden_states=STATE[:, :2])], HiddenStatesError, "expected one shape"),
-        ([GOOD[0], replace(GOOD[1], hidden_states=STATE * np.nan)], HiddenStatesError, "NaN or inf"),
-        ([GOOD[0], replace(GOOD[1], hidden_states=STATE * np.inf)], HiddenStatesError, "NaN or inf"),
-        ([replace(GOOD[0], embedding=np.array([np.nan])), GOOD[1]], EmbeddingError, "NaN or inf"),
-        (
-            [GOOD[0], replace(GOOD[1], correct=None)],
-            MissingAnswerError,
-            r"rollout 1 \(pair 'q', text, sample 0\): .*got None",
-        ),
-        ([GOOD[0], replace(GOOD[1], correct=None, answer="?")], MissingAnswerError, "letter or a digit"),
-    ],
-)
-def test_bad_rollouts(rollouts: list[Rollout], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        TARSReward(embedder=OnesEmbedder())(rollouts)
-
-
-def test_bad_layers_and_embedders(tmp_path) -> None:
-    with pytest.raises(LayerSelectionError, match="hidden states of 2 layers"):
-        TARSReward(TARSConfig(layers=[5]), embedder=OnesEmbedder())(GOOD)
-    with pytest.raises(ConfigError, match="encode"):
-        TARSReward(embedder=lambda texts: texts)
-    with pytest.raises(ConfigError, match="has no model_id"):
-        TARSReward(TARSConfig(embedding_cache=tmp_path), embedder=OnesEmbedder())
-    wrong_count = SimpleNamespace(encode=lambda texts: np.ones((1, 2)))
-    with pytest.raises(EmbeddingError, match=r"shape \(1, 2\); expected \[2, dim\]"):
-        TARSReward(embedder=wrong_count)(GOOD)
-
-
-def test_gold_completion_earns_everything(minilm_dir: str) -> None:
-    """The right answer, said alike in both modalities, earns 1 + 0.5 + 1 + 1."""
-    text = "<think>9 is more than 4.</think><answer>The answer is B.</answer>"
-    rollouts = [Rollout("q", m, completion=text, answer="B", hidden_states=STATE) for m in ("speech", "text")]
-    result = TARSReward(TARSConfig(embedder=minilm_dir, embedder_device="cpu"))(rollouts)
-    assert result.total.tolist() == pytest.approx([3.5, 1.5], abs=1e-5)
