@@ -57,7 +57,7 @@ class Question:
         stem: The question without its options.
         options: The three options in the order of their letters.
         answer: Letter of the true option.
-        reasoning: The steps, in words; the last word is the true option.
+        reasoning: The steps, the options, and which of them it is.
     """
 
     template: str
@@ -188,7 +188,8 @@ def _question(
 ) -> Question:
     shuffled = rng.sample(options, len(options))
     letter = LETTERS[shuffled.index(right)]
-    return Question(template, key, stem, tuple(shuffled), letter, f"{steps} {letter}.")
+    listed = ", ".join(map(" ".join, zip(LETTERS, shuffled, strict=True)))
+    return Question(template, key, stem, tuple(shuffled), letter, f"{steps}. {listed}: {right} {letter}.")
 
 
 def _people_key(template: str, people: list[str]) -> str:
