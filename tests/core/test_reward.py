@@ -1,5 +1,4 @@
 import math
-import pickle
 import random
 from dataclasses import replace
 from types import SimpleNamespace
@@ -286,19 +285,3 @@ def test_disk_cache_spares_the_embedder(tools: SimpleNamespace, tmp_path) -> Non
     silent.model_id = "another"
     with pytest.raises(AssertionError, match="the embedder was called"):
         TARSReward(config, embedder=silent)(rollouts)
-
-
-def test_pickling(tools: SimpleNamespace, minilm_dir: str) -> None:
-    rollouts = tools.make_batch(0)
-    reward = TARSReward(TARSConfig(embedder=minilm_dir, embedder_device="cpu"))
-    expected = reward(rollouts)
-    assert expected.valid["behavior"].any()
-    data = pickle.dumps(reward)
-    assert len(data) < 2000  # the model, and what it remembers, stay behind
-    assert torch.allclose(pickle.loads(data)(rollouts).total, expected.total, atol=1e-5)
-    again = pickle.loads(pickle.dumps(expected))
-    assert torch.equal(again.total, expected.total)
-    assert pickle.loads(pickle.dumps(rollouts[0])) == rollouts[0]
-    # an embedder that was passed in travels along (of a class that another process can import)
-    mine = TARSReward(embedder=SimpleNamespace(encode=len, tag="mine"))
-    assert pickle.loads(pickle.dumps(mine)).embedder.tag == "mine"
