@@ -48,17 +48,17 @@ class Recipe:
     """
 
     seed: int = 0
-    text_steps: int = 1200
+    text_steps: int = 800
     text_batch: int = 48
-    listen_steps: int = 600
-    clips: int = 2400
-    reasoned_clips: int = 300
-    transcribed_per_step: int = 16
+    listen_steps: int = 400
+    clips: int = 1600
+    reasoned_clips: int = 240
+    transcribed_per_step: int = 14
     reasoned_per_step: int = 4
-    text_per_step: int = 12
+    text_per_step: int = 10
     prompt_weight: float = 0.3
     learning_rate: float = 2e-3
-    listen_learning_rate: float = 1e-3
+    listen_learning_rate: float = 2e-3
     projector_learning_rate: float = 3e-3
 
 
@@ -182,7 +182,7 @@ def train_listening(
         yield step, {name: loss.item() for name, loss in losses.items()}
 
 
-def _schedule(step: int, steps: int, *, warmup: int = 30) -> float:
+def _schedule(step: int, steps: int, *, warmup: int = 50) -> float:
     """Share of the peak learning rate: linear warm-up, then a cosine to a twentieth."""
     cosine = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps))
     return min(1.0, (step + 1) / warmup) * cosine

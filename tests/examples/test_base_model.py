@@ -170,3 +170,20 @@ def test_the_evaluation_reports_every_number(base_model, data):
     if result["layer_cosine_pairs"]:
         assert len(result["layer_cosine"]) == 4
         assert all(-1 <= value <= 1 for value in result["layer_cosine"])
+
+
+def test_an_untrained_decoder_looks_for_like_words_and_copies_them(loaded):
+    import model
+
+    thinker = model.new_thinker(loaded[1].tokenizer)
+    assert torch.equal(thinker.lm_head.weight, thinker.model.embed_tokens.weight)
+    assert thinker.lm_head.weight is not thinker.model.embed_tokens.weight
+
+    def alike(one, other):
+        return float(torch.cosine_similarity(one.flatten(), other.flatten(), dim=0))
+
+    for layer in thinker.model.layers:
+        attention = layer.self_attn
+        assert alike(attention.q_proj.weight, attention.k_proj.weight) > 0.3
+        assert alike(attention.v_proj.weight, attention.o_proj.weight.T) > 0.3
+        assert abs(alike(attention.q_proj.weight, attention.v_proj.weight)) < 0.1
