@@ -23,7 +23,7 @@ demo: $(VERL)/ready
 	$(RUN) examples/verl/demo.py --out runs/demo
 
 test: $(VERL)/ready
-	$(RUN) -m pytest tests -n 2 --dist loadgroup
+	$(RUN) -m pytest tests -n 2 --dist loadfile
 
 test-core: $(VERL)/ready
 	$(RUN) -m pytest tests -m "not verl"
