@@ -9,8 +9,8 @@ import time
 import pytest
 import torch
 
-from tars_rewards.speech_models import QWEN2_5_OMNI, QWEN2_AUDIO
-from tars_rewards_verl.audio.encoder_cache import EncoderCache
+from tars_rewards.speech.encoder_cache import EncoderCache
+from tars_rewards.speech.families import QWEN2_5_OMNI, QWEN2_AUDIO
 
 QUESTIONS, SAMPLES, SECONDS, COMPLETION, VOCABULARY, PLACEHOLDER = 4, 4, 6, 48, 512, 5
 FRAMES = 100 * SECONDS

@@ -1,3 +1,12 @@
+"""Order of the tests, and what the tests of both frameworks share."""
+
+import sys
+from pathlib import Path
+
+# Helpers are imported by path, so that `tests/verl` never becomes a package `verl`.
+sys.path.insert(0, str(Path(__file__).parent / "support"))
+
+
 def pytest_collection_modifyitems(items):
     """The real training runs first: with two workers (``-n 2 --dist loadfile``) the other files run beside them."""
-    items.sort(key=lambda item: item.get_closest_marker("verl") is None)
+    items.sort(key=lambda item: item.get_closest_marker("training") is None)

@@ -54,7 +54,7 @@ def test_imports_without_any_dependency_and_declares_its_entry_points(python):
         "print([p.value for g in ('verl.plugins', 'vllm.general_plugins') for p in e(group=g)])",
     )  # fmt: skip
     assert "tars_rewards_verl.plugin" in out
-    assert "tars_rewards_verl.plugin:register_vllm" in out
+    assert "tars_rewards.integration.vllm_plugin:register" in out
 
 
 @pytest.mark.slow

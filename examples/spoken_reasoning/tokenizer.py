@@ -12,7 +12,7 @@ from tokenizers import AddedToken, pre_tokenizers, trainers
 from transformers import Qwen2TokenizerFast, WhisperFeatureExtractor
 from whisper_encoder import MELS
 
-from tars_rewards_verl.audio.processors import Qwen2_5OmniProcessor
+from tars_rewards.speech.processors import Qwen2_5OmniProcessor
 
 VOCAB_SIZE = 640
 PAD, EOS = "<|endoftext|>", "<|im_end|>"

@@ -52,7 +52,7 @@ def test_every_export_has_a_home() -> None:
 
 
 def core_modules() -> list[Path]:
-    outside = {"capture", "decoder_layers", "speech_models", "verl", "openrlhf", "_version"}
+    outside = {"capture", "decoder_layers", "verl", "openrlhf", "_version"}
     return [path for path in Path(tars_rewards.__file__).parent.glob("*.py") if path.stem not in outside]
 
 

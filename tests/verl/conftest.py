@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-# The helpers beside the tests: tests are imported by path, so that `tests/verl` never becomes a package `verl`.
+# The helpers beside these tests.
 sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny_models import make_everything

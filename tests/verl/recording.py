@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tars_rewards.integration.patching import after_import
 from tars_rewards.protocol import BaseScore
-from tars_rewards_verl.patching import after_import
 from tars_rewards_verl.reward import TARSReward
 
 FIELDS = (

@@ -3,7 +3,7 @@
 import functools
 import os
 
-from tars_rewards_verl.patching import after_import
+from tars_rewards.integration.patching import after_import
 
 SERVER = "verl.workers.rollout.vllm_rollout.vllm_async_server"
 

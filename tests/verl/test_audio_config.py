@@ -6,10 +6,10 @@ from omegaconf import OmegaConf
 from verl.utils import hf_processor
 
 from tars_rewards.errors import AdapterError
-from tars_rewards.speech_models import QWEN2_5_OMNI, QWEN2_AUDIO
-from tars_rewards_verl import patching
+from tars_rewards.integration import patching
+from tars_rewards.speech.families import QWEN2_5_OMNI, QWEN2_AUDIO
+from tars_rewards.speech.vllm_models import QWEN2_AUDIO_PREFIXES, THINKER_PREFIXES
 from tars_rewards_verl.audio.config import prepare_config
-from tars_rewards_verl.audio.vllm_models import QWEN2_AUDIO_PREFIXES, THINKER_PREFIXES
 
 FAMILIES = {"qwen2_audio": QWEN2_AUDIO, "qwen2_5_omni": QWEN2_5_OMNI}
 BOTH = pytest.mark.parametrize("name", FAMILIES)
@@ -136,7 +136,7 @@ def test_fsdp1_can_freeze_a_part(tiny):
 
 @BOTH
 def test_an_untested_verl_stops_speech_models_and_no_others(tiny, monkeypatch, name):
-    monkeypatch.setattr(patching, "installed_verl", lambda: "1.0.0")
+    monkeypatch.setattr(patching, "installed_version", lambda _: "1.0.0")
     assert hf_processor(str(tiny / "text")) is None
     with pytest.raises(AdapterError, match=r"tested with verl 0\.9\.1, found 1\.0\.0"):
         hf_processor(str(tiny / name))

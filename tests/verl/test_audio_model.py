@@ -9,10 +9,10 @@ from verl.utils.fsdp_utils import _select_fsdp2_wrap_targets
 from verl.utils.model import get_hf_auto_model_class
 from verl.workers.config.model import HFModelConfig
 
-from tars_rewards.speech_models import QWEN2_5_OMNI, QWEN2_AUDIO
-from tars_rewards_verl.audio.encoder_cache import EncoderCache
+from tars_rewards.speech.encoder_cache import EncoderCache
+from tars_rewards.speech.families import QWEN2_5_OMNI, QWEN2_AUDIO
+from tars_rewards.speech.policy import NEVER, prepare_model
 from tars_rewards_verl.audio.loading import checkpoint_family
-from tars_rewards_verl.audio.training import NEVER, prepare_model
 
 FAMILIES = {"qwen2_audio": QWEN2_AUDIO, "qwen2_5_omni": QWEN2_5_OMNI}
 BOTH = pytest.mark.parametrize("name", FAMILIES)
@@ -219,7 +219,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from verl.utils.fsdp_utils import _select_fsdp2_wrap_targets
 from verl.workers.config.model import HFModelConfig
 from test_audio_model import FAMILIES, inputs_for, load
-from tars_rewards_verl.audio.training import prepare_model
+from tars_rewards.speech.policy import prepare_model
 rank, name, frozen, clip, directory = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "True", sys.argv[4], sys.argv[5]
 dist.init_process_group("gloo", init_method=f"file://{{directory}}/meet", rank=rank, world_size=2)
 config = HFModelConfig(path=f"{tiny}/{{name}}", override_config={{"attn_implementation": "sdpa"}})

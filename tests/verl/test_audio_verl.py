@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 from verl.utils import hf_processor, hf_tokenizer
 
 from tars_rewards.errors import AdapterError, UnsupportedConfigError
-from tars_rewards.speech_models import QWEN2_5_OMNI, QWEN2_AUDIO, family_of, find_family
+from tars_rewards.speech.families import QWEN2_5_OMNI, QWEN2_AUDIO, family_of, find_family
+from tars_rewards.speech.waveform import load_waveform
 from tars_rewards_verl.audio.dataset import SpeechDataset
-from tars_rewards_verl.audio.waveform import load_waveform
 
 FAMILIES = {"qwen2_audio": QWEN2_AUDIO, "qwen2_5_omni": QWEN2_5_OMNI}
 BOTH = pytest.mark.parametrize("name", FAMILIES)

@@ -3,14 +3,10 @@
 import os
 import subprocess
 import sys
-import types
 
 import pytest
-import torch
 
-from tars_rewards.errors import AdapterError
 from tars_rewards_verl import cpu
-from tars_rewards_verl.cpu import vllm
 
 # Processes of their own: the platform is chosen once per process.
 WITH = """
@@ -86,28 +82,6 @@ def test_nothing_is_changed_when_not_asked():
 def test_active_reads_verls_variable(monkeypatch, value, active):
     monkeypatch.setenv("VERL_PLATFORM", value)
     assert cpu.active() is active
-
-
-def test_plain_gemm_keeps_the_weight_where_a_push_can_reach_it():
-    def dispatch_cpu_unquantized_gemm(layer, remove_weight):
-        layer.weight = None
-
-    module = types.ModuleType("utils")
-    module.dispatch_cpu_unquantized_gemm = dispatch_cpu_unquantized_gemm
-    vllm._plain_gemm(module)
-    layer = torch.nn.Linear(3, 2)
-    module.dispatch_cpu_unquantized_gemm(layer, remove_weight=True)
-    x = torch.randn(4, 3)
-    with torch.no_grad():
-        layer.weight.mul_(2)  # a push
-    assert torch.equal(layer.cpu_linear(x, layer.weight, layer.bias), layer(x))
-
-
-def test_plain_gemm_refuses_another_vllm():
-    module = types.ModuleType("utils")
-    module.dispatch_cpu_unquantized_gemm = lambda layer: None
-    with pytest.raises(AdapterError, match=r"to take \(layer, remove_weight\), it takes \(layer\)"):
-        vllm._plain_gemm(module)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from verl.utils import hf_processor
 from verl.utils.tokenizer import build_multimodal_processor_inputs
 
 from tars_rewards.errors import AdapterError, UnsupportedConfigError
-from tars_rewards.speech_models import QWEN2_5_OMNI, QWEN2_AUDIO
+from tars_rewards.speech.families import QWEN2_5_OMNI, QWEN2_AUDIO
 
 FAMILIES = {"qwen2_audio": QWEN2_AUDIO, "qwen2_5_omni": QWEN2_5_OMNI}
 BOTH = pytest.mark.parametrize("name", FAMILIES)

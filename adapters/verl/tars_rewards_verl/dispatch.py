@@ -12,7 +12,8 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from tars_rewards_verl.patching import after_import, check_signature, require_patches
+from tars_rewards.integration.patching import after_import, check_signature
+from tars_rewards_verl.version import require_verl
 
 
 def install() -> None:
@@ -72,7 +73,7 @@ def _wrap_validate_config(module: ModuleType) -> None:
         from tars_rewards_verl.settings import check_config, enabled, prepare_config
 
         if enabled(config):
-            require_patches()
+            require_verl()
             check_config(config)
             prepare_config(config)
         stock_validate(config, *args, **kwargs)

@@ -6,8 +6,9 @@ import importlib
 from typing import Any
 
 from tars_rewards.errors import ConfigError
+from tars_rewards.integration.options import split_settings
 from tars_rewards.reward import TARSReward as CoreReward
-from tars_rewards_verl.options import VerlOptions, split_kwargs
+from tars_rewards_verl.options import VerlOptions
 
 
 class TARSReward(CoreReward):
@@ -26,7 +27,7 @@ class TARSReward(CoreReward):
     options: VerlOptions
 
     def __init__(self, **kwargs: Any) -> None:
-        config, self.options = split_kwargs(kwargs)
+        config, self.options = split_settings(kwargs, VerlOptions)
         super().__init__(config)
 
     def __getstate__(self) -> dict[str, Any]:

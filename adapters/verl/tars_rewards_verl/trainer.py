@@ -22,14 +22,15 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from tars_rewards.errors import UnsupportedConfigError
+from tars_rewards.integration.rollout_kl import check_rollout_kl, rollout_kl, rollout_kl_limit
 from tars_rewards.protocol import Rollout
 from tars_rewards_verl import batch as rows_of
 from tars_rewards_verl import guards, settings
 from tars_rewards_verl.pairs import PairSampler, find_pairs
-from tars_rewards_verl.patching import require_patches
 from tars_rewards_verl.reward import load_reward
 from tars_rewards_verl.reward_manager import VALIDATION_COLUMN
 from tars_rewards_verl.validation import validation_gap
+from tars_rewards_verl.version import require_verl
 
 if TYPE_CHECKING:
     from verl.trainer.ppo.v1 import PPOTrainerSync as _Base
@@ -43,7 +44,7 @@ class TARSTrainerMixin(_Base):  # type: ignore[misc]
     train_dataloader: Any
 
     def __init__(self, config: Any) -> None:
-        require_patches()
+        require_verl()
         settings.check_config(config)
         settings.prepare_config(config)
         kwargs = OmegaConf.to_container(config.reward.custom_kwargs, resolve=True)
@@ -147,18 +148,12 @@ class TARSTrainerMixin(_Base):  # type: ignore[misc]
         return super()._compute_advantage(batch, metrics)
 
     def _tars_check_rollout(self, data: Any, rollouts: list[Rollout], metrics: dict[str, Any]) -> None:
-        columns = [list(data[name].unbind()) for name in ("rollout_log_probs", "old_log_probs", "response_mask")]
-        kl = {}
-        for modality in {rollout.modality for rollout in rollouts}:
-            chosen = [
-                (sampled[mask.bool()], actor[mask.bool()])
-                for sampled, actor, mask, rollout in zip(*columns, rollouts, strict=True)
-                if rollout.modality == modality
-            ]
-            kl[modality] = guards.k3_kl(*zip(*chosen, strict=True))
+        columns = [data[name].unbind() for name in ("rollout_log_probs", "old_log_probs", "response_mask")]
+        chosen = [(sampled[mask.bool()], actor[mask.bool()]) for sampled, actor, mask in zip(*columns, strict=True)]
+        kl = rollout_kl([rollout.modality for rollout in rollouts], *zip(*chosen, strict=True))
         metrics.update({f"tars/rollout_k3_kl/{modality}": value for modality, value in kl.items()})
-        limit = guards.rollout_kl_limit(self.tars.options.max_rollout_kl, self.config.actor_rollout_ref.rollout.dtype)
-        guards.check_rollout_kl(kl, limit, self.global_steps)
+        limit = rollout_kl_limit(self.tars.options.max_rollout_kl, self.config.actor_rollout_ref.rollout.dtype)
+        check_rollout_kl(kl, limit, step=self.global_steps, setting="reward.custom_kwargs.max_rollout_kl")
 
     def _val_metrics_update(self, data_sources: Any, sample_uids: Any, infos: Any, *args: Any, **kwargs: Any) -> Any:
         metrics = super()._val_metrics_update(data_sources, sample_uids, infos, *args, **kwargs)

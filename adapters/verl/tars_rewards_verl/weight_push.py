@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from tars_rewards.errors import AdapterError
-from tars_rewards_verl.patching import after_import, check_signature
+from tars_rewards.integration.patching import after_import, check_signature
 
 WEIGHT_PUSH_DEADLINE = "tars_weight_push_deadline"
 """Key of ``actor_rollout_ref.rollout.custom`` with the seconds that an acknowledgement may take."""

@@ -10,9 +10,10 @@ import functools
 
 from verl.workers.engine.base import EngineRegistry
 
+from tars_rewards.integration.patching import check_signature
 from tars_rewards_verl import weight_push
 from tars_rewards_verl.engine import compose_engine
-from tars_rewards_verl.patching import check_signature, require_patches
+from tars_rewards_verl.version import require_verl
 
 
 def _wrap_engine_lookup() -> None:
@@ -29,4 +30,4 @@ def _wrap_engine_lookup() -> None:
 
 _wrap_engine_lookup()
 weight_push.install()
-require_patches()
+require_verl()

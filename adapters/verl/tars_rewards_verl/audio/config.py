@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from tars_rewards.speech_models import SpeechModelFamily
+from tars_rewards.speech.families import SpeechModelFamily
 from tars_rewards_verl.audio.training import FROZEN
 
 

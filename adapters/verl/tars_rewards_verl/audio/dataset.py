@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tars_rewards.speech_models import family_of
-from tars_rewards_verl.audio.waveform import load_waveform
+from tars_rewards.speech.families import family_of
+from tars_rewards.speech.waveform import load_waveform
 
 if TYPE_CHECKING:
 

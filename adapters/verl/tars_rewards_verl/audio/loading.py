@@ -6,8 +6,9 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from tars_rewards.speech_models import FAMILIES, SpeechModelFamily, find_family
-from tars_rewards_verl.patching import after_import, check_signature, require_attribute, require_patches
+from tars_rewards.integration.patching import after_import, check_signature, require_attribute
+from tars_rewards.speech.families import FAMILIES, SpeechModelFamily, find_family
+from tars_rewards_verl.version import require_verl
 
 
 def install() -> None:
@@ -40,8 +41,8 @@ def _find_processor(module: ModuleType) -> None:
         family = checkpoint_family(name_or_path)
         if family is None:
             return stock(name_or_path, **kwargs)
-        require_patches()
-        from tars_rewards_verl.audio.processors import load_processor
+        require_verl()
+        from tars_rewards.speech.processors import load_processor
 
         return load_processor(name_or_path, family, **kwargs)
 

@@ -6,7 +6,7 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from tars_rewards_verl.patching import after_import, check_signature, require_attribute
+from tars_rewards.integration.patching import after_import, check_signature, require_attribute
 
 
 def install() -> None:

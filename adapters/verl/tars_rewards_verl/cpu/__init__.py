@@ -2,7 +2,8 @@
 
 verl has no CPU platform and vLLM's CPU build names and treats a few things differently. This package supplies the
 platform through verl's registry and patches the rest, in processes that have ``VERL_PLATFORM=cpu`` in their environment
-and in no others. It is meant for tests, demos and debugging, not for training models of a useful size.
+and in no others (vLLM's own processes: :mod:`tars_rewards.integration.vllm_plugin`). It is meant for tests, demos and
+debugging, not for training models of a useful size.
 
 ``examples/verl/cpu.yaml`` has the configuration that goes with it.
 """
@@ -24,11 +25,3 @@ def activate() -> None:
 
         platform.install()
         vllm.install_version()
-
-
-def activate_vllm() -> None:
-    """Make weight pushes work in this vLLM process, if :func:`active`."""
-    if active():
-        from tars_rewards_verl.cpu import vllm
-
-        vllm.install_plain_gemm()

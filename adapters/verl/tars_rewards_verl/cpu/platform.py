@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from verl.plugin.platform import PlatformBase, PlatformRegistry
 
-from tars_rewards_verl.patching import after_import, require_attribute
+from tars_rewards.integration.patching import after_import, require_attribute
 
 _DUPLICATE_BACKEND = "cpu:gloo,cpu:gloo"
 

@@ -128,6 +128,6 @@ def family_of(model_type: str | None) -> SpeechModelFamily:
         known = "; ".join(f"{each.name} (model_type {each.checkpoint_type})" for each in FAMILIES)
         raise UnsupportedConfigError(
             f"the data has audio, but the model (model_type {model_type}) is none of the supported Speech LLMs: "
-            f"{known}. Use one of them, or add a record to tars_rewards.speech_models"
+            f"{known}. Use one of them, or add a record to tars_rewards.speech.families"
         )
     return family

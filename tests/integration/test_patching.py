@@ -1,10 +1,13 @@
 import inspect
 import sys
 
+import numpy as np
 import pytest
 
 from tars_rewards.errors import AdapterError
-from tars_rewards_verl import patching
+from tars_rewards.integration import patching
+
+FRAMEWORK = patching.TestedFramework("numpy", versions=("0.9.1",), series="0.9.")
 
 
 @pytest.fixture
@@ -65,7 +68,7 @@ def test_reload_is_patched_again(target):
     assert importlib.reload(patched_target).VALUE == 2
 
 
-def test_a_patch_that_does_not_fit_is_left_out_aloud_and_raises_on_use(target, capsys):
+def test_a_patch_that_does_not_fit_is_left_out_aloud_and_raises_on_use(target, capsys, monkeypatch):
     def misfit(module):
         patching.check_signature(module.double, ["x", "y"], "patched_target.double")
         module.VALUE = 5
@@ -75,8 +78,9 @@ def test_a_patch_that_does_not_fit_is_left_out_aloud_and_raises_on_use(target, c
 
     assert patched_target.VALUE == 1
     assert "patched_target.double to take (x, y), it takes (x, args)" in capsys.readouterr().err
-    with pytest.raises(AdapterError, match=r"differs from the tested 0\.9\.1: .*double"):
-        patching.require_patches()
+    monkeypatch.setattr(patching, "installed_version", lambda _: "0.9.1")
+    with pytest.raises(AdapterError, match=r"numpy 0\.9\.1 differs from the tested 0\.9\.1: .*double"):
+        patching.require_patches(FRAMEWORK)
 
 
 def test_other_errors_of_a_patch_are_not_hidden(target):
@@ -85,15 +89,21 @@ def test_other_errors_of_a_patch_are_not_hidden(target):
         import patched_target  # noqa: F401
 
 
-def test_require_patches_passes_on_the_tested_version(target):
-    patching.require_patches()
+def test_require_patches_passes_on_the_tested_version(target, monkeypatch):
+    monkeypatch.setattr(patching, "installed_version", lambda _: "0.9.1")
+    patching.require_patches(FRAMEWORK)
 
 
 @pytest.mark.parametrize("version", ["0.8.0", "1.0.0", "none"])
 def test_require_patches_names_the_tested_version(target, monkeypatch, version):
-    monkeypatch.setattr(patching, "installed_verl", lambda: version)
-    with pytest.raises(AdapterError, match=rf"tested with verl 0\.9\.1, found {version}; install 'verl==0\.9\.1'"):
-        patching.require_patches()
+    monkeypatch.setattr(patching, "installed_version", lambda _: version)
+    with pytest.raises(AdapterError, match=rf"tested with numpy 0\.9\.1, found {version}; install 'numpy==0\.9\.1'"):
+        patching.require_patches(FRAMEWORK)
+
+
+def test_installed_version_of_what_is_and_is_not_there():
+    assert patching.installed_version("numpy") == np.__version__
+    assert patching.installed_version("tars-no-such-distribution") == "none"
 
 
 def test_require_attribute_names_owner_and_attribute():

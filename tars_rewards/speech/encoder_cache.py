@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import xxhash
 
-from tars_rewards.speech_models import SpeechModelFamily
+from tars_rewards.speech.families import SpeechModelFamily
 
 if TYPE_CHECKING:
     from jaxtyping import Float

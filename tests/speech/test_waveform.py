@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from tars_rewards.errors import AdapterError
-from tars_rewards_verl.audio.waveform import load_waveform
+from tars_rewards.speech.waveform import load_waveform
 
 RATE = 16000
 

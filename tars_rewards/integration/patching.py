@@ -1,10 +1,10 @@
-"""How this adapter changes objects of verl and vLLM: after they are imported, checked first, and never in silence.
+"""How an adapter changes objects of its framework and of vLLM: after their import, checked first, never in silence.
 
 A patch is a function of the freshly imported module, registered with :func:`after_import`. It checks the object it is
 about to replace with :func:`check_signature`. Nothing here imports a framework, so registering patches is cheap enough
 for every process.
 
-The package may be installed beside a verl that nobody uses with TARS. A patch that does not fit is therefore left out
+The package may be installed beside a framework that nobody uses with TARS. A patch that does not fit is therefore left out
 with a line on stderr, and :func:`require_patches` turns it into an error where TARS or a speech model is used.
 """
 
@@ -18,13 +18,9 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from tars_rewards.errors import AdapterError
-
-TESTED_VERL = ("0.9.1",)
-"""Versions of verl that the patches were tested with."""
-_SUPPORTED_SERIES = "0.9."
 
 Patch = Callable[[ModuleType], None]
 
@@ -46,31 +42,37 @@ def after_import(module_name: str, patch: Patch) -> None:
         sys.meta_path.insert(0, _finder)
 
 
-def require_patches() -> None:
-    """Raise if verl's version is not a tested one, or if a patch did not fit what it found.
+class TestedFramework(NamedTuple):
+    """A framework whose objects an adapter changes, and the versions that this was tested with."""
+
+    name: str  #: of its distribution
+    versions: tuple[str, ...]  #: tested ones, the best last
+    series: str  #: prefix of the versions that are taken
+
+
+def require_patches(framework: TestedFramework) -> None:
+    """Raise if a framework's version is not a tested one, or if a patch did not fit what it found.
 
     Raises:
         AdapterError: Names the installed version and the tested ones, or the objects that differ.
     """
-    installed = installed_verl()
-    if not installed.startswith(_SUPPORTED_SERIES):
+    installed, tested = installed_version(framework.name), ", ".join(framework.versions)
+    advice = f"install '{framework.name}=={framework.versions[-1]}'"
+    if not installed.startswith(framework.series):
         raise AdapterError(
-            f"tars-rewards was tested with verl {', '.join(TESTED_VERL)}, found {installed}; install "
-            f"'verl=={TESTED_VERL[-1]}', or a release of tars-rewards that knows verl {installed}"
+            f"tars-rewards was tested with {framework.name} {tested}, found {installed}; {advice}, or a release of "
+            f"tars-rewards that knows {framework.name} {installed}"
         )
     if _problems:
         raise AdapterError(
-            f"verl {installed} differs from the tested {', '.join(TESTED_VERL)}: "
-            + "; ".join(_problems)
-            + f"; install "
-            f"'verl=={TESTED_VERL[-1]}'"
+            f"{framework.name} {installed} differs from the tested {tested}: {'; '.join(_problems)}; {advice}"
         )
 
 
-def installed_verl() -> str:
-    """Version of the installed verl, or ``"none"``."""
+def installed_version(distribution: str) -> str:
+    """Version of an installed distribution, or ``"none"``."""
     try:
-        return version("verl")
+        return version(distribution)
     except PackageNotFoundError:
         return "none"
 

@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from tars_rewards_verl.reward_manager import EmbeddingBatcher
+from tars_rewards.integration.embedding_batcher import EmbeddingBatcher
 
 
 def test_what_comes_in_meanwhile_is_embedded_together():

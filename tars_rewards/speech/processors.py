@@ -16,8 +16,8 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.utils import is_torchvision_available
 
 from tars_rewards.errors import AdapterError, UnsupportedConfigError
-from tars_rewards.speech_models import QWEN2_5_OMNI, QWEN2_AUDIO, SAMPLING_RATE, SpeechModelFamily
-from tars_rewards_verl.audio.waveform import load_waveform
+from tars_rewards.speech.families import QWEN2_5_OMNI, QWEN2_AUDIO, SAMPLING_RATE, SpeechModelFamily
+from tars_rewards.speech.waveform import load_waveform
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int

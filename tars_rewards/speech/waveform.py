@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tars_rewards.errors import AdapterError
-from tars_rewards.speech_models import SAMPLING_RATE
+from tars_rewards.speech.families import SAMPLING_RATE
 
 if TYPE_CHECKING:
     from jaxtyping import Float

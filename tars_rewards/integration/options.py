@@ -1,0 +1,54 @@
+"""Options of the framework adapters, besides those of the reward (`TARSConfig`)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from tars_rewards.config import TARSConfig
+from tars_rewards.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class AdapterOptions:
+    """What an adapter needs to know that the reward does not.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    max_rollout_kl: float | None = None
+    """The run stops when the K3 estimate of KL(rollout || actor), mean over the completion tokens of one modality,
+    exceeds this. None: 1e-4 for a float32 rollout, 2e-2 for half precision. 0: no guard."""
+    text_backbone_accuracy: float | None = None
+    """Accuracy in (0, 1] of the original text backbone, the denominator of the modality recovery rate in validation.
+    None: the model's own accuracy on text, before training where that is known."""
+
+    def __post_init__(self) -> None:
+        if self.max_rollout_kl is not None and not self.max_rollout_kl >= 0:
+            raise ConfigError(f"max_rollout_kl must be 0 (no guard), positive or null, got {self.max_rollout_kl}")
+        if self.text_backbone_accuracy is not None and not 0 < self.text_backbone_accuracy <= 1:
+            raise ConfigError(
+                f"text_backbone_accuracy must be an accuracy in (0, 1] or null, got {self.text_backbone_accuracy}; "
+                "divide a percentage by 100"
+            )
+
+
+Options = TypeVar("Options", bound=AdapterOptions)
+
+
+def split_settings(settings: Mapping[str, Any], options: type[Options]) -> tuple[TARSConfig, Options]:
+    """Divide a user's settings between the reward's config and the adapter's options.
+
+    Args:
+        settings: Settings by name.
+        options: The adapter's class of options.
+
+    Raises:
+        ConfigError: A setting belongs to neither, or a value is bad.
+    """
+    names = {field.name for field in dataclasses.fields(options)}
+    ours = options(**{key: value for key, value in settings.items() if key in names})
+    return TARSConfig.from_mapping({key: value for key, value in settings.items() if key not in names}), ours
