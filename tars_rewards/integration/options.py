@@ -52,3 +52,16 @@ def split_settings(settings: Mapping[str, Any], options: type[Options]) -> tuple
     names = {field.name for field in dataclasses.fields(options)}
     ours = options(**{key: value for key, value in settings.items() if key in names})
     return TARSConfig.from_mapping({key: value for key, value in settings.items() if key not in names}), ours
+
+
+def describe(config: TARSConfig) -> str:
+    """Which terms, layers, weights and embedder are in force, in one line for the start of a run."""
+    base = f"accuracy + {config.format_weight:g} x format"
+    representation = (
+        f"{config.alpha:g} x representation (layers {config.layers})" if config.alpha else "no representation"
+    )
+    behavior = f"{config.beta:g} x behavior (embedder {config.embedder})" if config.beta else "no behavior"
+    return (
+        f"{config.target_modality} = {base} + {representation} + {behavior}; {config.anchor_modality} = {base}; "
+        f"seed {config.seed}"
+    )

@@ -2,6 +2,7 @@
 
 =================  =================================================================================
 ``families``       what differs between the model families, one record each
+``checkpoint``     whose a checkpoint is, and how a trained one is published
 ``waveform``       a clip, in whatever form a dataset has it, as samples
 ``processors``     the Hugging Face processors: samples to features, placeholders, positions
 ``policy``         a loaded model made fit for RL: frozen towers, tokens that are never sampled

@@ -35,6 +35,8 @@ class SpeechModelFamily:
             audio, and ranks would wait for each other in the all-gather of a layer that not all of them run.
         fixed_window: Whether the encoder takes its whole window only, so that features must not be trimmed.
         mrope: Whether the decoder takes positions on three axes (for audio and text, three times the same).
+        published: Prefixes of weights as ``save_pretrained`` writes them, and as published checkpoints have them; the
+            first that fits is replaced.
     """
 
     name: str
@@ -52,6 +54,7 @@ class SpeechModelFamily:
     layer_classes: tuple[str, ...]
     fixed_window: bool
     mrope: bool
+    published: tuple[tuple[str, str], ...]
 
     def trained_config(self, checkpoint_config: Any) -> Any:
         """Config of the part that is trained.
@@ -62,6 +65,13 @@ class SpeechModelFamily:
         config = getattr(checkpoint_config, self.part, checkpoint_config) if self.part else checkpoint_config
         config.architectures = [self.model_class]
         return config
+
+    def published_name(self, name: str) -> str:
+        """Name of a weight in a published checkpoint, from the one that ``save_pretrained`` gives it."""
+        for written, published in self.published:
+            if name.startswith(written):
+                return published + name[len(written) :]
+        return name
 
 
 QWEN2_AUDIO = SpeechModelFamily(
@@ -80,6 +90,8 @@ QWEN2_AUDIO = SpeechModelFamily(
     layer_classes=("Qwen2DecoderLayer",),
     fixed_window=True,
     mrope=False,
+    # transformers 5.15 puts "model." before what already has it.
+    published=(("language_model.model.model.", "language_model.model."),),
 )
 
 QWEN2_5_OMNI = SpeechModelFamily(
@@ -106,6 +118,7 @@ QWEN2_5_OMNI = SpeechModelFamily(
     layer_classes=("Qwen2_5OmniDecoderLayer", "Qwen2_5OmniVisionBlock"),
     fixed_window=False,
     mrope=True,
+    published=(("thinker.", "thinker."), ("", "thinker.")),
 )
 
 FAMILIES = (QWEN2_AUDIO, QWEN2_5_OMNI)

@@ -55,17 +55,23 @@ class SpeechProcessor:
             audio = [self._checked(load_waveform(clip)) for clip in audio]
         return super().__call__(text=text, audio=audio, **kwargs)  # type: ignore[misc]
 
-    def features(self, clips: Sequence[Any]) -> dict[str, Tensor]:
+    def features(self, clips: Sequence[Any], *, whole_window: bool = False) -> dict[str, Tensor]:
         """Features of clips alone, as the model's forward takes them.
+
+        Args:
+            clips: At least one, in any form that :func:`load_waveform` takes.
+            whole_window: Pad to the encoder's window even where it takes clips of any length, so that the features of
+                different calls can be joined.
 
         Returns:
             input_features float32 [clips, mel bins, frames] and feature_attention_mask int64 [clips, frames]; as many
-            frames as the longest clip has, or as the encoder's window where it takes nothing else.
+            frames as the longest clip has, or as the encoder's window.
         """
         extractor = self.feature_extractor
         waveforms = [self._checked(load_waveform(clip)) for clip in clips]
         window = extractor.n_samples
-        if not self.speech_family.fixed_window:
+        trimmed = not (whole_window or self.speech_family.fixed_window)
+        if trimmed:
             # Zeros for one more analysis window make the last frames what they are when padded to the whole window.
             longest = max(len(waveform) for waveform in waveforms) + extractor.n_fft
             window = min(window, -(-longest // extractor.hop_length) * extractor.hop_length)
@@ -78,7 +84,7 @@ class SpeechProcessor:
             return_tensors="pt",
         )
         features, mask = extracted["input_features"], extracted["attention_mask"].long()
-        if not self.speech_family.fixed_window:
+        if trimmed:
             frames = int(mask.sum(dim=1).max())
             features, mask = features[..., :frames].contiguous(), mask[:, :frames].contiguous()
         return {"input_features": features, "feature_attention_mask": mask}

@@ -63,6 +63,33 @@ def load_waveform(clip: Any) -> Float[np.ndarray, " samples"]:
     return np.ascontiguousarray(samples, dtype=np.float32)
 
 
+def check_clip(clip: Any) -> None:
+    """Whether a clip can be read, from the header of its file alone.
+
+    Raises:
+        AdapterError: As by :func:`load_waveform`, but for what only shows in the samples.
+    """
+    if isinstance(clip, Mapping) and clip.get("array") is not None:
+        load_waveform({**clip, "array": clip["array"][:1]})
+    elif isinstance(clip, Mapping) and clip.get("bytes") is not None:
+        _open(io.BytesIO(clip["bytes"]), str(clip.get("path") or "given as bytes"))
+    elif isinstance(clip, Mapping) and clip.get("path"):
+        _open(clip["path"], str(clip["path"]))
+    elif isinstance(clip, str | os.PathLike):
+        _open(os.fspath(clip), os.fspath(clip))
+    else:
+        load_waveform(clip)
+
+
+def _open(source: Any, name: str) -> None:
+    import soundfile
+
+    try:
+        soundfile.info(source)
+    except (OSError, soundfile.SoundFileError) as error:
+        raise AdapterError(f"clip {name} cannot be read: {error}; expected {_FORMS}") from error
+
+
 def _read(source: Any, name: str) -> tuple[Any, int]:
     import soundfile
 

@@ -9,10 +9,10 @@ from verl.utils.fsdp_utils import _select_fsdp2_wrap_targets
 from verl.utils.model import get_hf_auto_model_class
 from verl.workers.config.model import HFModelConfig
 
+from tars_rewards.speech.checkpoint import checkpoint_family
 from tars_rewards.speech.encoder_cache import EncoderCache
 from tars_rewards.speech.families import QWEN2_5_OMNI, QWEN2_AUDIO
 from tars_rewards.speech.policy import NEVER, prepare_model
-from tars_rewards_verl.audio.loading import checkpoint_family
 
 FAMILIES = {"qwen2_audio": QWEN2_AUDIO, "qwen2_5_omni": QWEN2_5_OMNI}
 BOTH = pytest.mark.parametrize("name", FAMILIES)

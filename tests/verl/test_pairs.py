@@ -5,7 +5,8 @@ from torch.utils.data import Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from tars_rewards.errors import IncompletePairError
-from tars_rewards_verl.pairs import PairSampler, find_pairs
+from tars_rewards.integration.pairs import find_pairs
+from tars_rewards_verl.pairs import PairSampler
 
 ROLES = {"target_modality": "speech", "anchor_modality": "text"}
 

@@ -22,11 +22,13 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from tars_rewards.errors import UnsupportedConfigError
+from tars_rewards.integration.options import describe
+from tars_rewards.integration.pairs import find_pairs
 from tars_rewards.integration.rollout_kl import check_rollout_kl, rollout_kl, rollout_kl_limit
 from tars_rewards.protocol import Rollout
 from tars_rewards_verl import batch as rows_of
 from tars_rewards_verl import guards, settings
-from tars_rewards_verl.pairs import PairSampler, find_pairs
+from tars_rewards_verl.pairs import PairSampler
 from tars_rewards_verl.reward import load_reward
 from tars_rewards_verl.reward_manager import VALIDATION_COLUMN
 from tars_rewards_verl.validation import validation_gap
@@ -57,16 +59,8 @@ class TARSTrainerMixin(_Base):  # type: ignore[misc]
 
     def tars_banner(self) -> str:
         """Which terms, layers, weights and embedder are in force."""
-        config, rollout = self.tars.config, self.config.actor_rollout_ref.rollout
-        representation = (
-            f"{config.alpha:g} x representation (layers {config.layers})" if config.alpha else "no representation"
-        )
-        behavior = f"{config.beta:g} x behavior (embedder {config.embedder})" if config.beta else "no behavior"
-        return (
-            f"tars-rewards: {config.target_modality} = accuracy + {config.format_weight:g} x format + {representation} + "
-            f"{behavior}; {config.anchor_modality} = accuracy + {config.format_weight:g} x format; "
-            f"n = {rollout.n} per prompt, seed {config.seed}, reward {self.config.reward.custom}"
-        )
+        samples, reward = self.config.actor_rollout_ref.rollout.n, self.config.reward.custom
+        return f"tars-rewards: {describe(self.tars.config)}; n = {samples} per prompt, reward {reward}"
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()

@@ -44,7 +44,7 @@ def prepare_config(config: DictConfig) -> None:
 
 
 def _family(config: DictConfig) -> SpeechModelFamily | None:
-    from tars_rewards_verl.audio.loading import checkpoint_family
+    from tars_rewards.speech.checkpoint import checkpoint_family
 
     path = config.actor_rollout_ref.model.path
     # A remote file system's checkpoint is copied to the workers, not to the driver: nothing to look at here.

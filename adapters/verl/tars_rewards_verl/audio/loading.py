@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from tars_rewards.integration.patching import after_import, check_signature, require_attribute
+from tars_rewards.speech.checkpoint import checkpoint_family
 from tars_rewards.speech.families import FAMILIES, SpeechModelFamily, find_family
 from tars_rewards_verl.version import require_verl
 
@@ -18,17 +19,6 @@ def install() -> None:
         after_import(module, _find_processor)
     after_import("verl.workers.config.model", _find_config)
     after_import("verl.utils.tokenizer.continuous_token_wiring", _find_chat_handling)
-
-
-def checkpoint_family(path: str) -> SpeechModelFamily | None:
-    """Family of a checkpoint directory or hub id; None if it is no Speech LLM, or has no config that can be read."""
-    from transformers import PreTrainedConfig
-
-    try:
-        config, _ = PreTrainedConfig.get_config_dict(path)
-    except OSError:
-        return None
-    return find_family(config.get("model_type"))
 
 
 def _find_processor(module: ModuleType) -> None:

@@ -1,0 +1,145 @@
+"""OpenRLHF's prompt dataset with a question's two prompts as one item, so that no shuffling parts them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from openrlhf.datasets import PromptDataset
+
+from tars_rewards.errors import MissingAnswerError, UnsupportedConfigError
+from tars_rewards.integration.pairs import find_pairs
+from tars_rewards.speech.checkpoint import checkpoint_family
+from tars_rewards.speech.families import family_of
+from tars_rewards.speech.waveform import check_clip
+from tars_rewards_openrlhf.flags import read_flags
+from tars_rewards_openrlhf.label import Label
+from tars_rewards_openrlhf.settings import OUR_REWARD
+
+AUDIO_TAG = "<audio>"
+
+
+class PairDataset(PromptDataset):  # type: ignore[misc]
+    """``PromptDataset`` over the same rows, two of which are one item.
+
+    Besides OpenRLHF's columns a row has ``pair_id`` and ``modality``, and a spoken one its clips in ``--tars.audio_key``
+    and ``<audio>`` in its prompt where they go. Everything that can be wrong with a row is said here, before training.
+
+    Raises:
+        UnsupportedConfigError: A column is missing, or there are clips and the model cannot hear.
+        IncompletePairError: A question does not have exactly one prompt of each modality.
+        MissingAnswerError: There is no label to compare answers with.
+        AdapterError: A clip cannot be read, or a label is not what JSON can carry.
+    """
+
+    def __init__(self, dataset: Any, tokenizer: Any, strategy: Any, input_template: str | None = None) -> None:
+        self.config, self.options = read_flags(vars(strategy.args.tars))
+        self.validation = False
+        missing = {"pair_id", "modality"} - set(dataset.column_names)
+        if missing:
+            raise UnsupportedConfigError(
+                f"the dataset must have the columns pair_id (the question) and modality ({self.config.target_modality!r} or "
+                f"{self.config.anchor_modality!r}); {sorted(missing)} missing, add to the dataset"
+            )
+        self.pair_ids, self.modalities = (list(map(str, dataset[name])) for name in ("pair_id", "modality"))
+        self.pairs = find_pairs(
+            self.pair_ids,
+            self.modalities,
+            target_modality=self.config.target_modality,
+            anchor_modality=self.config.anchor_modality,
+        )
+        self.clips = [row.get(self.options.audio_key) or None for row in dataset]
+        path = strategy.args.actor.model_name_or_path
+        family = checkpoint_family(path)
+        if family is not None:
+            from tars_rewards.speech.processors import load_processor
+
+            tokenizer = load_processor(path, family)  # its chat template knows where audio goes
+        super().__init__(_WithAudioParts(dataset, strategy.args.data.input_key), tokenizer, strategy, input_template)
+        ours = OUR_REWARD in (strategy.args.reward.remote_url or ())
+        self.metadata = [
+            Label(pair_id, modality, ground_truth(label) if ours else label, datasource)
+            for pair_id, modality, label, datasource in zip(
+                self.pair_ids, self.modalities, self.labels, self.datasources, strict=True
+            )
+        ]
+        self._check(path, ours)
+
+    def _check(self, model: str, ours: bool) -> None:
+        for label, clips in zip(self.metadata, self.clips, strict=True):
+            label.dump()
+            if ours and (not isinstance(label.answer, str) or not label.answer.strip()):
+                raise MissingAnswerError(
+                    f"pair {label.pair_id!r}, {label.modality}: expected the right answer as text (or as verl's reward_model, "
+                    f"{{'ground_truth': …}}), got {label.answer!r}; name its column by --data.label_key, or give a reward "
+                    "function of your own by --reward.remote_url"
+                )
+            if clips:
+                family_of(_model_type(model))
+            for clip in clips or ():
+                check_clip(clip)
+
+    def __len__(self) -> int:
+        """Questions."""
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> list[tuple[str, str, str, Any]]:
+        """Datasource, prompt, label and clips of a question's two prompts, the spoken one first."""
+        return [
+            (
+                self.datasources[row],
+                self.prompts[row],
+                dataclasses.replace(self.metadata[row], validation=self.validation).dump(),
+                self.clips[row],
+            )
+            for row in self.pairs[index]
+        ]
+
+    def collate_fn(self, item_list: list[list[tuple[str, str, str, Any]]]) -> tuple[list[Any], ...]:
+        """Prompts of some questions as the four lists that OpenRLHF draws from; pairs stay adjacent."""
+        return tuple(list(column) for column in zip(*(prompt for pair in item_list for prompt in pair), strict=True))
+
+
+class _WithAudioParts:
+    """Rows of a dataset whose ``<audio>`` tags are parts of the message, as chat templates expect them."""
+
+    def __init__(self, dataset: Any, key: str) -> None:
+        self._dataset, self._key = dataset, key
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for row in self._dataset:
+            if isinstance(row[self._key], list):
+                row = {**row, self._key: [{**turn, "content": audio_parts(turn["content"])} for turn in row[self._key]]}
+            yield row
+
+
+def audio_parts(content: Any) -> Any:
+    """A message's text with ``<audio>`` tags as a list of parts; anything else as it is.
+
+    Example:
+        >>> audio_parts("Listen: <audio>")
+        [{'type': 'text', 'text': 'Listen: '}, {'type': 'audio'}]
+    """
+    if not isinstance(content, str) or AUDIO_TAG not in content:
+        return content
+    parts: list[dict[str, str]] = []
+    for position, text in enumerate(content.split(AUDIO_TAG)):
+        parts += [{"type": "audio"}] if position else []
+        parts += [{"type": "text", "text": text}] if text else []
+    return parts
+
+
+def ground_truth(label: Any) -> Any:
+    """The right answer in a label that is one, or that is a `reward_model` of verl's datasets."""
+    return label.get("ground_truth") if isinstance(label, Mapping) else label
+
+
+def _model_type(path: str) -> str | None:
+    from transformers import PreTrainedConfig
+
+    config, _ = PreTrainedConfig.get_config_dict(path)
+    return config.get("model_type")

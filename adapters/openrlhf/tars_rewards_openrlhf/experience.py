@@ -1,0 +1,127 @@
+"""The reward on the whole batch, between the log-prob forwards and the advantages."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+from openrlhf.trainer.ppo_utils.experience import Experience
+from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
+
+from tars_rewards.errors import AdapterError
+from tars_rewards.integration.rollout_kl import check_rollout_kl, rollout_kl, rollout_kl_limit
+from tars_rewards.protocol import BaseScore, Rollout
+from tars_rewards.reward import TARSReward
+from tars_rewards_openrlhf.flags import read_flags
+from tars_rewards_openrlhf.label import Label
+from tars_rewards_openrlhf.samples import EXTRAS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Extras = dict[str, Tensor]
+    Pooled = tuple[Tensor, Tensor]
+
+
+class TARSExperienceMaker(RemoteExperienceMaker):  # type: ignore[misc]
+    """``RemoteExperienceMaker`` whose rewards are those of TARS.
+
+    Attributes:
+        step: Training step, from 1, that the next batch is of.
+        metrics: To log, of the last batch.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        config, self.options = read_flags(vars(self.args.tars))
+        self.reward = TARSReward(config)
+        self.step = 1
+        self.metrics: dict[str, float] = {}
+
+    def make_experience(self, samples_list: list[Experience]) -> list[Experience]:
+        """Stock forwards, then the reward of all their rollouts together."""
+        # Taken out first: OpenRLHF logs and keeps what is in `info`.
+        extras = [_take_extras(samples.info) for samples in samples_list]
+        experiences = super().make_experience(samples_list)
+        started = time.perf_counter()
+        pooled = self._fetch_pooled(experiences)
+        rollouts = [
+            rollout
+            for experience, extra, states in zip(experiences, extras, pooled, strict=True)
+            for rollout in rollouts_of(experience, extra, states, self.tokenizer)
+        ]
+        result = self.reward(rollouts, step=self.step)
+        self.metrics = dict(result.metrics) | self._check_engine(experiences, rollouts)
+        if self.reward.config.beta:
+            self.metrics["tars/behavior/over_window"] = float(sum(extra["over_window"].sum() for extra in extras))
+        totals = result.total.split([len(experience.index) for experience in experiences])
+        for experience, total in zip(experiences, totals, strict=True):
+            experience.rewards = total
+            experience.info["reward"] = total.clone()
+        self.metrics["tars/seconds/finalise"] = time.perf_counter() - started
+        return experiences
+
+    def _fetch_pooled(self, experiences: list[Experience]) -> list[Pooled | None]:
+        if not self.reward.config.alpha:
+            return [None] * len(experiences)
+        # One list a rank, in the order in which the micro-batches were dealt out.
+        pooled: list[Pooled | None] = self._flatten_results(self.actor_model_group.async_run_method("pop_pooled"), 1)
+        sizes = [None if states is None else len(states[0]) for states in pooled]
+        expected = [len(experience.index) for experience in experiences]
+        if sizes != expected:
+            raise AdapterError(
+                f"expected pooled states of micro-batches of {expected} rollouts, got {sizes}; is tars-rewards installed "
+                "where the policy runs, and does anything else run forwards of it?"
+            )
+        return pooled
+
+    def _check_engine(self, experiences: list[Experience], rollouts: list[Rollout]) -> dict[str, float]:
+        sampled, actor = [], []
+        for experience in experiences:
+            mask = experience.action_mask.bool()
+            sampled += [row[kept] for row, kept in zip(experience.rollout_log_probs, mask, strict=True)]
+            actor += [row[kept] for row, kept in zip(experience.action_log_probs, mask, strict=True)]
+        kl = rollout_kl([rollout.modality for rollout in rollouts], sampled, actor)
+        # A rollout cut to its likeliest tokens is of another distribution, as it was asked to be.
+        limit = rollout_kl_limit(self.options.max_rollout_kl, "bfloat16") if self.args.rollout.top_p == 1 else 0.0
+        check_rollout_kl(kl, limit, step=self.step, setting="--tars.max_rollout_kl")
+        return {f"tars/rollout_k3_kl/{modality}": value for modality, value in kl.items()}
+
+
+def rollouts_of(experience: Experience, extras: Extras, pooled: Pooled | None, tokenizer: Any) -> list[Rollout]:
+    """Rollouts of a micro-batch, in its order.
+
+    Args:
+        experience: OpenRLHF's micro-batch.
+        extras: What the executor found out about each completion.
+        pooled: States [batch, layers, hidden] and which rows have any; None: not needed.
+        tokenizer: Decodes completions.
+    """
+    rollouts = []
+    for row, text in enumerate(experience.labels):
+        label = Label.load(text)
+        generated = torch.nn.functional.pad(experience.action_mask[row].bool(), (1, 0))
+        states = None
+        if pooled is not None:
+            # Without a completion token there is nothing to pool; a zero vector is what the core calls an invalid state.
+            states = pooled[0][row] if pooled[1][row] else torch.zeros_like(pooled[0][row])
+        rollouts.append(
+            Rollout(
+                pair_id=label.pair_id,
+                modality=label.modality,
+                sample_id=int(extras["sample"][row]),
+                completion=tokenizer.decode(experience.sequences[row][generated], skip_special_tokens=True),
+                hidden_states=states,
+                truncated=bool(experience.truncated[row]),
+                embedding=extras["embedding"][row] if "embedding" in extras else None,
+                base=BaseScore(
+                    bool(extras["correct"][row]), bool(extras["format"][row]), float(experience.rewards[row])
+                ),
+            )
+        )
+    return rollouts
+
+
+def _take_extras(info: dict[str, Any]) -> Extras:
+    return {name.removeprefix(EXTRAS): info.pop(name) for name in list(info) if name.startswith(EXTRAS)}

@@ -1,0 +1,176 @@
+"""Policy and reference actors: pooled states from the log-prob forward that runs anyway, and speech models."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import openrlhf.models.actor as stock_models
+import openrlhf.trainer.ray.launcher as stock_launcher
+import openrlhf.trainer.ray.ppo_actor as stock_policy
+import torch
+from openrlhf.models import Actor
+
+from tars_rewards.capture import capture_hidden_states
+from tars_rewards.speech.checkpoint import checkpoint_family, publish
+from tars_rewards.speech.families import SpeechModelFamily
+from tars_rewards_openrlhf.flags import read_flags
+from tars_rewards_openrlhf.stock import plain_class, replace
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+    from torch import Tensor
+
+    class _PolicyBase:
+        """``PolicyModelActor``, which is not typed."""
+
+        actor: Any
+        strategy: Any
+        tokenizer: Any
+
+        def init_model_from_pretrained(self, strategy: Any, pretrain: str, *args: Any, **kwargs: Any) -> None: ...
+
+        def forward(self, *args: Any, **kwargs: Any) -> Any: ...
+
+        def save_model(self) -> None: ...
+
+        def save_checkpoint(self, tag: str, *args: Any, **kwargs: Any) -> None: ...
+
+    class _ReferenceBase:
+        """``ReferenceModelActor``, which is not typed."""
+
+        def init_model_from_pretrained(self, strategy: Any, pretrain: str) -> None: ...
+else:
+    _PolicyBase = plain_class(stock_policy, "PolicyModelActor")
+    _ReferenceBase = plain_class(stock_launcher, "ReferenceModelActor")
+
+
+class PolicyActor(_PolicyBase):
+    """``PolicyModelActor`` that keeps the pooled states of its log-prob forwards until they are fetched."""
+
+    def init_model_from_pretrained(self, strategy: Any, pretrain: str, *args: Any, **kwargs: Any) -> None:
+        """Stock, with a speech model's own class and processor."""
+        self._tars_pooled: list[tuple[Tensor, Tensor]] = []
+        self._tars_capture = bool(read_flags(vars(strategy.args.tars))[0].alpha)
+        self._tars_source, self._tars_family = pretrain, checkpoint_family(pretrain)
+        if self._tars_family is not None:
+            replace(stock_policy, "Actor", SpeechActor)
+        super().init_model_from_pretrained(strategy, pretrain, *args, **kwargs)
+        if self._tars_family is not None:
+            from tars_rewards.speech.processors import load_processor
+
+            self.tokenizer = load_processor(pretrain, self._tars_family)  # saved beside the model
+
+    def forward(
+        self,
+        sequences: Int[Tensor, "batch tokens"],
+        action_mask: Int[Tensor, "batch actions"],
+        attention_mask: Int[Tensor, "batch tokens"],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Stock forward of a micro-batch, with hooks on the text decoder's layers."""
+        if not self._tars_capture:
+            return super().forward(sequences, action_mask, attention_mask, *args, **kwargs)
+        mask, offsets = completion_mask(action_mask, attention_mask, packed=self.actor.packing_samples)
+        device = torch.cuda.current_device()
+        with capture_hidden_states(self.actor.model, mask.to(device), cu_seqlens=offsets) as captured:
+            log_probs = super().forward(sequences, action_mask, attention_mask, *args, **kwargs)
+        self._tars_pooled.append((captured.pooled.cpu(), captured.valid.cpu()))
+        return log_probs
+
+    def pop_pooled(self) -> list[tuple[Float[Tensor, "batch layers hidden"], Bool[Tensor, " batch"]]]:
+        """States of the micro-batches since the last call, in their order, and which rows have any."""
+        pooled, self._tars_pooled = self._tars_pooled, []
+        return pooled
+
+    def save_model(self) -> None:
+        """Stock, under the names of a published checkpoint."""
+        super().save_model()
+        self._tars_publish(self.strategy.args.ckpt.output_dir)
+
+    def save_checkpoint(self, tag: str, *args: Any, **kwargs: Any) -> None:
+        """Stock, under the names of a published checkpoint."""
+        super().save_checkpoint(tag, *args, **kwargs)
+        if self.strategy.args.ckpt.save_hf:
+            self._tars_publish(os.path.join(self.strategy.args.ckpt.path, f"{tag}_hf"))
+
+    def _tars_publish(self, directory: str) -> None:
+        if self._tars_family is not None and self.strategy.is_rank_0():
+            publish(directory, self._tars_source, self._tars_family)
+
+
+class ReferenceActor(_ReferenceBase):
+    """``ReferenceModelActor`` of a speech model."""
+
+    def init_model_from_pretrained(self, strategy: Any, pretrain: str) -> None:
+        """Stock, with a speech model's own class."""
+        if checkpoint_family(pretrain) is not None:
+            replace(stock_launcher, "Actor", SpeechActor)
+        super().init_model_from_pretrained(strategy, pretrain)
+
+
+def completion_mask(
+    action_mask: Int[Tensor, "batch actions"], attention_mask: Int[Tensor, "batch tokens"], *, packed: bool
+) -> tuple[Bool[Tensor, "batch tokens"] | Bool[Tensor, " total"], Int[Tensor, " batch+1"] | None]:
+    """Which tokens of the model's input are generated completion tokens.
+
+    Args:
+        action_mask: 1 where the *next* token was generated; one shorter than the rows.
+        attention_mask: 1 on tokens, 0 on padding.
+        packed: Whether the model runs on ``[1, total]`` without padding.
+
+    Returns:
+        (mask [batch, tokens], None), or (mask [total], offsets [batch + 1]) when packed.
+    """
+    real = attention_mask.bool()
+    mask = torch.nn.functional.pad(action_mask.bool(), (1, 0)) & real
+    if not packed:
+        return mask, None
+    return mask[real], torch.nn.functional.pad(real.sum(dim=1).cumsum(dim=0), (1, 0))
+
+
+class SpeechActor(Actor):  # type: ignore[misc]
+    """``Actor`` around a speech model, of its text decoder and, unless frozen, of its encoders.
+
+    OpenRLHF asks ``is_vlm`` for two things: whether a model takes multimodal inputs and whether a forward lets the model
+    compute its positions from images. A speech model takes inputs, and positions that count tokens.
+    """
+
+    def __init__(self, pretrain: str, *args: Any, freeze_visual_encoder: bool = False, **kwargs: Any) -> None:
+        family = checkpoint_family(pretrain)
+        if family is None:
+            raise ValueError(f"expected a checkpoint of a known speech model family, got {pretrain}")
+        loader = _Loader(family, frozen=freeze_visual_encoder)
+        for name in ("AutoModelForCausalLM", "AutoModelForImageTextToText"):
+            replace(stock_models, name, loader)
+        super().__init__(pretrain, *args, **kwargs)
+        self.is_vlm = True
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Stock forward of a model of text, with the audio features among its inputs."""
+        if "input_features" in kwargs:
+            kwargs["input_features"] = kwargs["input_features"].to(next(self.model.parameters()).dtype)
+        self.is_vlm = False
+        try:
+            return super().forward(*args, **kwargs)
+        finally:
+            self.is_vlm = True
+
+
+class _Loader:
+    """Stands for ``transformers``' auto classes where OpenRLHF loads a model."""
+
+    def __init__(self, family: SpeechModelFamily, *, frozen: bool) -> None:
+        self._family, self._frozen = family, frozen
+
+    def from_pretrained(self, path: str, **kwargs: Any) -> Any:
+        import transformers
+
+        from tars_rewards.speech.policy import prepare_model
+        from tars_rewards.speech.processors import load_processor
+
+        model = getattr(transformers, self._family.model_class).from_pretrained(path, **kwargs)
+        never = load_processor(path, self._family).never_sampled()
+        prepare_model(model, self._family, never_sampled=never, frozen=self._frozen)
+        return model
