@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 from omegaconf import DictConfig, OmegaConf
+from processes import Run, run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CPU_CONFIG = REPOSITORY / "examples" / "verl" / "cpu.yaml"
@@ -55,32 +49,7 @@ TINY = {
     "trainer.save_freq": -1,
     "trainer.resume_mode": "disable",
 }
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _STEP = re.compile(r"step:(\d+) - (.*)")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run.
-
-    Attributes:
-        returncode: Exit code of the entry point; None if the deadline passed.
-        seconds: Wall-clock time.
-        log: Everything that its processes printed, without colours.
-        steps: Logged metrics of each line ``step:…``, in order, with the step's number under ``step``.
-        directory: The run's directory (checkpoints under ``checkpoints``).
-    """
-
-    returncode: int | None
-    seconds: float
-    log: str
-    steps: list[dict[str, float]]
-    directory: Path
-
-    def check(self) -> Run:
-        """This run, if it ended well; else an AssertionError with the end of its log."""
-        assert self.returncode == 0, f"exit {self.returncode} after {self.seconds:.0f} s\n{self.log[-12000:]}"
-        return self
 
 
 def run_verl(
@@ -120,26 +89,14 @@ def run_verl(
         **(overrides or {}),
     }
     arguments = [f"{'' if key.startswith('hydra.') else '++'}{key}={_show(value)}" for key, value in settings.items()]
-    log_file = directory / "log.txt"
-    started = time.monotonic()
-    with log_file.open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "verl.trainer.main_ppo", *arguments],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **ENVIRONMENT, **(environment or {})},
-            cwd=directory,
-            start_new_session=True,
-        )
-        try:
-            returncode: int | None = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            returncode = None
-        finally:
-            _end(process, ray_directory)
-    seconds = time.monotonic() - started
-    text = _ANSI.sub("", log_file.read_text(errors="replace"))
-    return Run(returncode, seconds, text, list(parse_steps(text)), directory)
+    return run(
+        [sys.executable, "-m", "verl.trainer.main_ppo", *arguments],
+        directory,
+        environment={**ENVIRONMENT, **(environment or {})},
+        ray_directory=ray_directory,
+        parse_steps=parse_steps,
+        timeout=timeout,
+    )
 
 
 def parse_steps(log: str) -> Iterator[dict[str, float]]:
@@ -172,21 +129,3 @@ def _show(value: object) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[" + ",".join(_show(item) for item in value) + "]"
     return str(value)
-
-
-def _end(process: subprocess.Popen[bytes], ray_directory: Path) -> None:
-    """Kill whatever is left of the run: its descendants, and Ray's daemons, which outlive a killed driver."""
-    left = []
-    if process.poll() is None:
-        left = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGKILL)
-    for candidate in psutil.process_iter(["cmdline"]):
-        if any(str(ray_directory) in argument for argument in candidate.info["cmdline"] or ()):
-            left += [candidate, *candidate.children(recursive=True)]
-    for each in left:
-        try:
-            each.kill()
-        except psutil.NoSuchProcess:
-            continue
-    process.wait()
-    shutil.rmtree(ray_directory, ignore_errors=True)

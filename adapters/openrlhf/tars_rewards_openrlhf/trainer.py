@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import openrlhf.trainer.ppo_trainer as stock
 
@@ -33,7 +33,14 @@ _compute_eval_metrics = stock.compute_eval_metrics
 
 
 class TARSPPOTrainer(_Base):
-    """``PPOTrainer`` whose dataset, samples, rewards and evaluation are those of TARS."""
+    """``PPOTrainer`` whose dataset, samples, rewards and evaluation are those of TARS.
+
+    To change one of them, derive from it and from what it is made of, and hand the class to `cli.main`.
+    """
+
+    dataset_class: ClassVar[type] = PairDataset
+    samples_class: ClassVar[type] = PairSamplesGenerator
+    experience_class: ClassVar[type] = TARSExperienceMaker
 
     def __init__(self, pretrain: str, strategy: Any, *args: Any, **kwargs: Any) -> None:
         config, options = read_flags(vars(strategy.args.tars))
@@ -45,9 +52,9 @@ class TARSPPOTrainer(_Base):
 
         # In this process and not before: Ray sends the trainer's class by value and its base class by reference, so
         # that of changes made elsewhere only a part would arrive.
-        replace(stock, "PromptDataset", PairDataset)
-        replace(stock, "SamplesGenerator", PairSamplesGenerator)
-        replace(stock, "RemoteExperienceMaker", TARSExperienceMaker)
+        replace(stock, "PromptDataset", self.dataset_class)
+        replace(stock, "SamplesGenerator", self.samples_class)
+        replace(stock, "RemoteExperienceMaker", self.experience_class)
         replace(stock, "prepare_datasets", prepare_datasets, "strategy tokenizer")
         replace(
             stock, "compute_eval_metrics", compute_eval_metrics, "eval_dataloader samples_list n_samples_per_prompt"
@@ -61,6 +68,10 @@ class TARSPPOTrainer(_Base):
         self.experience_maker.step = global_step + 1
         status, global_step = super().train_step(rollout_samples, global_step)
         return status | self.experience_maker.metrics, global_step
+
+    def evaluate(self, global_step: int, **generate_kwargs: Any) -> Any:
+        """Stock, by way of this class: Ray copies inherited methods of an actor, and the copy sees nothing replaced."""
+        return super().evaluate(global_step, **generate_kwargs)
 
 
 def prepare_datasets(strategy: Any, tokenizer: Any) -> tuple[Any, Any, int]:

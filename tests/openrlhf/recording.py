@@ -1,0 +1,79 @@
+"""``python recording.py <flags>``: the adapter, with what every step held written down, and ways to go wrong.
+
+Environment: ``RECORD``, a directory to write ``step_<n>.pt`` and ``rollouts_<n>.pt`` to; ``REPLAY``, another run's, whose
+rollouts are taken instead of generating; ``SABOTAGE``, one of :data:`SABOTAGES`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from tars_rewards_openrlhf import cli, cpu
+
+if cpu.active():
+    cpu.install()  # OpenRLHF is imported below
+
+from tars_rewards_openrlhf import engine
+from tars_rewards_openrlhf.experience import TARSExperienceMaker
+from tars_rewards_openrlhf.samples import PairSamplesGenerator
+from tars_rewards_openrlhf.trainer import TARSPPOTrainer
+
+
+class RecordingSamples(PairSamplesGenerator):
+    batches = 0
+
+    def _generate_vllm(self, dataloader_iter, num_prompts, dynamic_filtering, **kwargs):
+        self.batches += 1
+        name = f"rollouts_{self.batches}.pt"
+        if "REPLAY" in os.environ:
+            return torch.load(Path(os.environ["REPLAY"]) / name, weights_only=False)
+        generated = super()._generate_vllm(dataloader_iter, num_prompts, dynamic_filtering, **kwargs)
+        torch.save(generated, Path(os.environ["RECORD"]) / name)
+        return generated
+
+
+class RecordingExperience(TARSExperienceMaker):
+    def _fetch_pooled(self, experiences):
+        self.pooled = super()._fetch_pooled(experiences)
+        return self.pooled
+
+    def make_experience_batch(self, rollout_samples):
+        experiences = super().make_experience_batch(rollout_samples)
+        torch.save((experiences, self.pooled), Path(os.environ["RECORD"]) / f"step_{self.step}.pt")
+        return experiences
+
+
+class RecordingTrainer(TARSPPOTrainer):
+    samples_class = RecordingSamples
+    experience_class = RecordingExperience
+
+
+def silence():
+    """Only vLLM's copy of the audio: the actor hears the question, the rollout engine does not."""
+
+    class Deaf(engine.RolloutActor):
+        async def generate(self, prompt_token_ids, sampling_params, multi_modal_data=None):
+            if multi_modal_data:
+                multi_modal_data = {"audio": [(clip * 0, rate) for clip, rate in multi_modal_data["audio"]]}
+            return await super().generate(prompt_token_ids, sampling_params, multi_modal_data)
+
+    engine.RolloutActor = Deaf
+
+
+def lose_pushes():
+    """Weights arrive at vLLM and are not taken."""
+    cpu.ENGINE = (*cpu.ENGINE, ("worker_extension_cls", "stale_worker.StaleWorker"))
+
+
+SABOTAGES = {"silence": silence, "push": lose_pushes}
+
+
+if __name__ == "__main__":
+    import recording  # by its own name, as Ray's workers import it
+
+    if "SABOTAGE" in os.environ:
+        SABOTAGES[os.environ["SABOTAGE"]]()
+    cli.main(trainer=recording.RecordingTrainer)
