@@ -1,7 +1,7 @@
 """``python recording.py <flags>``: the adapter, with what every step held written down, and ways to go wrong.
 
-Environment: ``RECORD``, a directory to write ``step_<n>.pt`` and ``rollouts_<n>.pt`` to; ``REPLAY``, another run's, whose
-rollouts are taken instead of generating; ``SABOTAGE``, one of :data:`SABOTAGES`.
+Environment: ``RECORD``, a directory to write ``step_<n>.pt`` and ``rollouts_<n>.pt`` to; ``REPLAY``, another run's, of which
+the rollouts of ``STEPS`` steps are taken instead of generating; ``SABOTAGE``, one of :data:`SABOTAGES`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,28 @@ from tars_rewards_openrlhf.samples import PairSamplesGenerator
 from tars_rewards_openrlhf.trainer import TARSPPOTrainer
 
 
+STEPS = int(os.environ.get("STEPS", 0))
+
+
 class RecordingSamples(PairSamplesGenerator):
     batches = 0
+    evaluating = False
+
+    def generate_eval_samples(self, **kwargs):
+        self.evaluating = True
+        try:
+            return super().generate_eval_samples(**kwargs)
+        finally:
+            self.evaluating = False
 
     def _generate_vllm(self, dataloader_iter, num_prompts, dynamic_filtering, **kwargs):
+        if self.evaluating:
+            return super()._generate_vllm(dataloader_iter, num_prompts, dynamic_filtering, **kwargs)
         self.batches += 1
         name = f"rollouts_{self.batches}.pt"
         if "REPLAY" in os.environ:
-            return torch.load(Path(os.environ["REPLAY"]) / name, weights_only=False)
+            rollouts = Path(os.environ["REPLAY"]) / name
+            return torch.load(rollouts, weights_only=False) if self.batches <= STEPS else ([], 0, True)
         generated = super()._generate_vllm(dataloader_iter, num_prompts, dynamic_filtering, **kwargs)
         torch.save(generated, Path(os.environ["RECORD"]) / name)
         return generated

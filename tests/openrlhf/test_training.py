@@ -22,7 +22,7 @@ BF16 = 2e-2  # log-probs and states of a bfloat16 model by two ways of batching
 
 def train(directory, tiny, model, *, replay=None, sabotage=None, overrides=None, **kwargs):
     environment = {"RECORD": str(directory)}
-    environment |= {"REPLAY": str(replay)} if replay else {}
+    environment |= {"REPLAY": str(replay), "STEPS": str(kwargs["steps"])} if replay else {}
     environment |= {"SABOTAGE": sabotage} if sabotage else {}
     return run_openrlhf(
         directory,
