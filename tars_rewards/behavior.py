@@ -58,14 +58,14 @@ def behavior_term(
     blank = [index for index, text in texts.items() if not text]
     speaking = ~np.isin(targets, blank) & ~np.isin(anchors, blank)
     targets, anchors = targets[speaking], anchors[speaking]
-    values, valid = torch.zeros(len(batch)), torch.zeros(len(batch), dtype=torch.bool)
+    term = TermValue.nowhere(len(batch))
     if targets.size:
         involved = np.unique(np.concatenate([targets, anchors]))
         vectors = torch.from_numpy(_vectors(batch, {index: texts[index] for index in involved.tolist()}, embed))
         left = vectors[np.searchsorted(involved, targets)]
         right = vectors[np.searchsorted(involved, anchors)]
-        values[targets], valid[targets] = cosine(left, right)
-    return TermValue(values, valid)
+        term.values[targets], term.valid[targets] = cosine(left, right)
+    return term
 
 
 def _vectors(

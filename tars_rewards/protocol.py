@@ -62,6 +62,16 @@ class TermValue(NamedTuple):
     values: Float[Tensor, " rollouts"]
     valid: Bool[Tensor, " rollouts"]
 
+    @classmethod
+    def nowhere(cls, rollouts: int) -> TermValue:
+        """A term that exists for no rollout, to be filled in: float32 on the CPU, whatever torch's defaults are."""
+        import torch
+
+        return cls(
+            torch.zeros(rollouts, dtype=torch.float32, device="cpu"),
+            torch.zeros(rollouts, dtype=torch.bool, device="cpu"),
+        )
+
 
 class RewardTerm(Protocol):
     """An alignment term: compares each target rollout with its reference (an index into the batch, -1: none)."""
