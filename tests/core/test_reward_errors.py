@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -20,6 +21,8 @@ quick = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCh
 
 
 class OnesEmbedder:
+    max_tokens = math.inf
+
     def encode(self, texts: list[str]) -> np.ndarray:
         return np.ones((len(texts), 2))
 
