@@ -56,7 +56,8 @@ def modality_normalized_advantages(
         dtype = totals.dtype if totals.is_floating_point() else dtype
         rewards = totals.detach().double().cpu()
     else:
-        rewards = torch.from_numpy(np.array(totals, np.float64))
+        # Rounded to the result's precision first: the mean of equal rewards is then exactly each of them.
+        rewards = torch.from_numpy(np.array(totals, np.float32)).double()
     if rewards.shape != (len(pair_ids),) or len(pair_ids) != len(modalities):
         raise RolloutError(
             f"expected one reward, pair_id and modality a rollout, got rewards of shape {tuple(rewards.shape)}, "

@@ -55,6 +55,7 @@ def test_one_modality_does_not_shift_the_other() -> None:
 
 def test_equal_rewards_give_zero_also_scaled() -> None:
     assert modality_normalized_advantages([0.3] * 4, ["q"] * 4, ["text"] * 4, scale=True).tolist() == [0.0] * 4
+    assert modality_normalized_advantages([0.1] * 3, ["q"] * 3, ["text"] * 3, scale=True).tolist() == [0.0] * 3
 
 
 @pytest.mark.parametrize("kind", [torch.tensor, np.array, list])
