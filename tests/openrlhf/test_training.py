@@ -116,14 +116,15 @@ VARIANTS = {
         "rollout.max_tokens_per_gpu": 100,
         "train.max_tokens_per_gpu": 100,
     },
-    "ZeRO-3, two ranks, checkpointing": {
-        "ds.zero_stage": 3,
+    # One rank: on two, DeepSpeed's CPU backend loads some weights wrong every other time, with stock OpenRLHF alone.
+    "ZeRO-3, checkpointing": {"ds.zero_stage": 3, "actor.gradient_checkpointing_enable": True},
+    "ZeRO-2, packed, two ranks": {
+        "ds.zero_stage": 2,
+        "ds.packing_samples": True,
         "actor.num_gpus_per_node": 2,
-        "actor.gradient_checkpointing_enable": True,
-        "rollout.micro_batch_size": 3,
+        "rollout.micro_batch_size": 2,
         "train.micro_batch_size": 2,
     },
-    "ZeRO-2, packed": {"ds.zero_stage": 2, "ds.packing_samples": True, "rollout.micro_batch_size": 2},
 }
 
 
