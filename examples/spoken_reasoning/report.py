@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 TERMS = ("accuracy", "format", "representation", "behavior")
 
 
-def progress_line(record: dict[str, Any], steps: int) -> str:
-    """One line for one training step, from verl's metrics."""
+def progress_line(record: dict[str, Any], steps: int, seconds: float) -> str:
+    """One line for one training step, from the metrics under ``tars/``."""
     data = record["data"]
 
     def figure(name: str) -> str:
@@ -21,7 +20,7 @@ def progress_line(record: dict[str, Any], steps: int) -> str:
         f"step {record['step']:3d}/{steps}  "
         f"speech acc {figure('tars/accuracy/speech/mean')}  text acc {figure('tars/accuracy/text/mean')}  "
         f"format {figure('tars/format/speech/mean')}  representation {figure('tars/representation/speech/mean')}  "
-        f"behavior {figure('tars/behavior/speech/mean')}  {data.get('timing_s/step', 0):4.1f} s"
+        f"behavior {figure('tars/behavior/speech/mean')}  {seconds:4.1f} s"
     )
 
 
@@ -34,26 +33,34 @@ def print_table(summary: dict[str, Any]) -> None:
         ("gap (text - speech)", lambda r: r["text_accuracy"] - r["speech_accuracy"]),
         ("MRR", lambda r: r["mrr"]),
         ("own-text ratio", lambda r: r["own_text_ratio"]),
-        ("mean layer cosine", lambda r: sum(r["layer_cosine"]) / len(r["layer_cosine"])),
+        ("mean layer cosine", lambda r: r["layer_cosine"] and sum(r["layer_cosine"]) / len(r["layer_cosine"])),
     ]
     print(f"\n{'held-out questions: ' + str(before['questions']):<28}{'before':>9}{'after':>9}{'change':>9}")
     for name, read in rows:
-        try:
-            a, b = read(before), read(after)
-            print(f"{name:<28}{a:>9.3f}{b:>9.3f}{b - a:>+9.3f}")
-        except TypeError:  # a ratio to an accuracy of 0, or no pair with a correct text completion: it does not exist
-            print(f"{name:<28}{'-':>9}{'-':>9}{'-':>9}")
-    print(f"MRR = speech accuracy / text accuracy before training ({after['mrr_denominator']:.3f})\n")
+        a, b = read(before), read(after)
+        # A ratio to an accuracy of 0, and a cosine without any correct written completion, do not exist.
+        change = "-" if a is None or b is None else f"{b - a:+.3f}"
+        print(f"{name:<28}{_figure(a):>9}{_figure(b):>9}{change:>9}")
+    print(f"MRR = 100 x speech accuracy / text accuracy before training ({after['mrr_denominator']:.3f})\n")
 
 
-def write_plots(out: Path) -> None:
-    """Reward terms by step and modality; layer cosine before and after."""
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def write_plots(out: Path, records: list[dict[str, Any]], summary: dict[str, Any]) -> None:
+    """Reward terms by step and modality; layer cosine before and after.
+
+    Args:
+        out: Where to.
+        records: Metrics of every step.
+        summary: With the layer cosines.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     figure, axes = plt.subplots(1, len(TERMS), figsize=(14, 3.2), sharex=True)
     for axis, term in zip(axes, TERMS, strict=True):
         for modality, color in (("speech", "C0"), ("text", "C1")):
@@ -68,11 +75,12 @@ def write_plots(out: Path) -> None:
     figure.tight_layout()
     figure.savefig(out / "rewards.png", dpi=150)
 
-    results = {name: json.loads((out / f"{name}.json").read_text())["layer_cosine"] for name in ("before", "after")}
     figure, axis = plt.subplots(figsize=(5, 3.2))
-    for name, cosines in results.items():
+    for name in ("before", "after"):
+        cosines = summary[name]["layer_cosine"] or []
         axis.plot(range(1, len(cosines) + 1), cosines, marker="o", label=name)
-    axis.set(xlabel="decoder layer", ylabel="cosine of speech and text states", xticks=range(1, len(cosines) + 1))
+    axis.set(xlabel="decoder layer", ylabel="cosine of speech and text states")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.grid(alpha=0.3)
     axis.legend()
     figure.tight_layout()
