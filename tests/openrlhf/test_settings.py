@@ -1,0 +1,131 @@
+"""Flags and settings: what is refused, and in what words; what the user need not set."""
+
+import argparse
+import dataclasses
+
+import pytest
+
+from tars_rewards.config import TARSConfig
+from tars_rewards.errors import AdapterError, ConfigError, UnsupportedConfigError
+from tars_rewards.integration import patching
+from tars_rewards_openrlhf.cli import tars_settings
+from tars_rewards_openrlhf.flags import OpenRLHFOptions, add_flags, read_flags
+from tars_rewards_openrlhf.settings import OUR_REWARD, check_args, prepare_args
+from tars_rewards_openrlhf.stock import require_openrlhf
+
+FINE = {
+    "actor.model_name_or_path": None,
+    "actor.num_nodes": 1,
+    "actor.num_gpus_per_node": 1,
+    "algo.advantage.estimator": "dr_grpo",
+    "algo.dynamic_filtering_enable": False,
+    "ds.lora.rank": 0,
+    "ds.packing_samples": False,
+    "ds.ring_attn_size": 1,
+    "ds.tensor_parallel_size": 1,
+    "ds.use_liger_kernel": False,
+    "ds.zero_stage": 2,
+    "reward.remote_url": None,
+    "rollout.batch_size": 4,
+    "rollout.n_samples_per_prompt": 4,
+    "rollout.vllm_generate_batch_size": None,
+    "train.agent_func_path": None,
+    "train.async_enable": False,
+    "train.dynamic_batch_enable": False,
+    "vllm.num_engines": 1,
+}
+
+
+def args(tiny, model="text", **changes):
+    return argparse.Namespace(**{**FINE, "actor.model_name_or_path": str(tiny / model), **changes})
+
+
+def parsed(*flags):
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    return read_flags(tars_settings(parser.parse_args(flags)))
+
+
+# ---- flags
+
+
+def test_every_setting_has_a_flag_with_help_and_its_default(capsys):
+    config, options = parsed()
+    assert config == dataclasses.replace(TARSConfig(), embedder_device="cpu")
+    assert options == OpenRLHFOptions()
+    with pytest.raises(SystemExit):
+        parsed("--help")
+    help_text = capsys.readouterr().out
+    for field in (*dataclasses.fields(TARSConfig), *dataclasses.fields(OpenRLHFOptions)):
+        assert f"--tars.{field.name}" in help_text
+    assert "Weight of the representation term, at least 0." in help_text
+
+
+def test_flags_set_what_they_say():
+    config, options = parsed(
+        *("--tars.alpha", "0.5", "--tars.layers", "[0, -1]", "--tars.center", "--tars.embedder", "a/b"),
+        *("--tars.embedder_device", "cuda:1", "--tars.max_rollout_kl", "0", "--tars.embedding_cache", "null"),
+    )
+    assert (config.alpha, config.layers, config.center, config.embedder) == (0.5, (0, -1), True, "a/b")
+    assert (config.embedder_device, config.embedding_cache, options.max_rollout_kl) == ("cuda:1", None, 0)
+    assert parsed("--tars.layers", "[0.0, 0.5]")[0].layers == (0.0, 0.5)
+
+
+def test_a_bad_value_names_flag_and_value():
+    with pytest.raises(ConfigError, match=r"--tars.*alpha must be a finite number of at least 0, got -1"):
+        parsed("--tars.alpha=-1")
+
+
+# ---- what cannot work
+
+
+def test_a_configuration_that_can_work_is_left_alone(tiny):
+    fine = args(tiny)
+    check_args(fine)
+    assert fine == args(tiny)
+    for estimator in ("group_norm", "rloo", "reinforce_baseline"):
+        check_args(args(tiny, **{"algo.advantage.estimator": estimator}))
+    check_args(args(tiny, **{"ds.packing_samples": True, "train.dynamic_batch_enable": True}))
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "words"),
+    [
+        ("text", {"train.async_enable": True}, "train.async_enable True: completions would be older"),
+        ("text", {"algo.dynamic_filtering_enable": True}, "drops one prompt of a pair"),
+        ("text", {"ds.ring_attn_size": 2}, "ring_attn_size 2: each rank would pool its part.*set it to 1"),
+        ("text", {"ds.tensor_parallel_size": 2}, "spread over ranks.*zero_stage"),
+        ("text", {"train.agent_func_path": "a.py"}, "base reward by --reward.remote_url"),
+        ("text", {"vllm.num_engines": None}, "num_engines None.*set it to 1 or more"),
+        ("text", {"ds.lora.rank": 8}, "lora.rank 8.*vLLM"),
+        ("text", {"algo.advantage.estimator": "gae"}, "estimator gae.*take dr_grpo"),
+        ("text", {"algo.advantage.estimator": "flash_reinforce"}, "mixes spoken and written"),
+        ("text", {"rollout.n_samples_per_prompt": 1}, "set 2 or more"),
+        ("text", {"rollout.batch_size": 3}, "batch_size 3: a batch counts prompts, two for a question.*even"),
+        ("text", {"rollout.vllm_generate_batch_size": 5}, "vllm_generate_batch_size 5"),
+        ("qwen2_audio", {"ds.packing_samples": True}, "packing_samples True: packed rows.*Qwen2-Audio"),
+        ("qwen2_5_omni", {"train.dynamic_batch_enable": True}, "dynamic_batch_enable True: packed rows"),
+        ("qwen2_5_omni", {"ds.use_liger_kernel": True}, "language models only"),
+        ("qwen2_5_omni", {"ds.zero_stage": 3, "actor.num_gpus_per_node": 2}, "zero_stage 3.*set it to 2"),
+    ],
+)
+def test_what_cannot_work_is_named_with_what_to_set_instead(tiny, model, changes, words):
+    with pytest.raises(UnsupportedConfigError, match=f"TARS cannot run with --.*{words}"):
+        check_args(args(tiny, model, **changes))
+
+
+def test_without_a_reward_function_ours_is_named_and_a_users_stays(tiny):
+    mine, ours = args(tiny, **{"reward.remote_url": "mine.py"}), args(tiny)
+    for each in (mine, ours):
+        prepare_args(each)
+    assert getattr(mine, "reward.remote_url") == "mine.py"
+    assert getattr(ours, "reward.remote_url") == OUR_REWARD
+
+
+def test_another_openrlhf_is_refused_with_the_tested_versions(monkeypatch):
+    require_openrlhf()
+    monkeypatch.setattr(patching, "installed_version", lambda _: "0.12.0")
+    with pytest.raises(
+        AdapterError, match=r"tested with openrlhf 0\.11\.2, found 0\.12\.0; install 'openrlhf==0\.11\.2'"
+    ):
+        require_openrlhf()
