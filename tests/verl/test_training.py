@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from launch import run_verl
-from tiny_models import AUDIO, VISION, make_everything
+from tiny_models import AUDIO, VISION
 from transformers import AutoTokenizer
 from truth import check_advantages, hf_forward, identities, largest, load_step, pooled_of
 
@@ -28,13 +28,6 @@ TARS = {
 # All completions of a prompt are then the same in every run with the same weights. Log-probs become those of a
 # distribution with one outcome, so that comparing them means nothing.
 DETERMINISTIC = {"actor_rollout_ref.rollout.top_k": 1, "reward.custom_kwargs.max_rollout_kl": 0}
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("tiny")
-    make_everything(directory)
-    return directory
 
 
 def train(directory, tiny, model, *, steps=2, sabotage="", overrides=None, timeout=420):

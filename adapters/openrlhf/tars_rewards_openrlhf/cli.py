@@ -34,9 +34,9 @@ def main(argv: Sequence[str] | None = None, *, trainer: type | None = None) -> N
     if cpu.active():
         cpu.install()
     install_actors()
-    stock_parse = argparse.ArgumentParser.parse_args
+    stock_parse: Any = argparse.ArgumentParser.parse_args
 
-    def parse_args(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> argparse.Namespace:
+    def parse_args(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> Any:
         if _MARK not in self._option_string_actions:
             return stock_parse(self, *args, **kwargs)  # the parser of some other module
         argparse.ArgumentParser.parse_args = stock_parse  # type: ignore[method-assign]

@@ -142,4 +142,5 @@ def _model_type(path: str) -> str | None:
     from transformers import PreTrainedConfig
 
     config, _ = PreTrainedConfig.get_config_dict(path)
-    return config.get("model_type")
+    model_type: str | None = config.get("model_type")
+    return model_type

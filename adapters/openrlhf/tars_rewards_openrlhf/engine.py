@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
         executor: Any
 
-        async def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+        async def __init__(self, *args: Any, **kwargs: Any) -> None: ...  # type: ignore[misc]  # as Ray allows
 else:
     _Base = plain_class(stock, "RolloutRayActor")
 
@@ -40,7 +40,7 @@ class RolloutActor(_Base):
 
     settings: ClassVar[EngineSettings]
 
-    async def __init__(self, *args: Any, **kwargs: Any) -> None:
+    async def __init__(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[misc]  # as Ray allows
         family = checkpoint_family(kwargs["model"])
         # The guard against lost weight pushes and silenced audio compares vLLM's log-probs with the actor's.
         kwargs |= {"logprobs_mode": "processed_logprobs", "max_logprobs": 1, "remote_rm_url": None}

@@ -43,7 +43,7 @@ class TARSExperienceMaker(RemoteExperienceMaker):  # type: ignore[misc]
         """Stock forwards, then the reward of all their rollouts together."""
         # Taken out first: OpenRLHF logs and keeps what is in `info`.
         extras = [_take_extras(samples.info) for samples in samples_list]
-        experiences = super().make_experience(samples_list)
+        experiences: list[Experience] = super().make_experience(samples_list)
         started = time.perf_counter()
         pooled = self._fetch_pooled(experiences)
         rollouts = [
@@ -55,7 +55,7 @@ class TARSExperienceMaker(RemoteExperienceMaker):  # type: ignore[misc]
         self.metrics = dict(result.metrics) | self._check_engine(experiences, rollouts)
         if self.reward.config.beta:
             self.metrics["tars/behavior/over_window"] = float(sum(extra["over_window"].sum() for extra in extras))
-        totals = result.total.split([len(experience.index) for experience in experiences])
+        totals = torch.split(result.total, [len(experience.index) for experience in experiences])
         for experience, total in zip(experiences, totals, strict=True):
             experience.rewards = total
             experience.info["reward"] = total.clone()

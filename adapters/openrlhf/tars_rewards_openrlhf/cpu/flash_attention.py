@@ -60,7 +60,7 @@ def pad_input(values: Tensor, indices: Tensor, batch: int, tokens: int) -> Tenso
     """Undo `unpad_input`: [batch, tokens, …] with zeros for padding."""
     padded = values.new_zeros((batch * tokens, *values.shape[1:]))
     padded[indices] = values
-    return padded.unflatten(0, (batch, tokens))
+    return padded.view(batch, tokens, *values.shape[1:])
 
 
 def all_gather(*_: Any) -> Any:

@@ -27,8 +27,9 @@ class GlooBroadcast:
     """Stands for vLLM's NCCL communicator in weight pushes: a group of the pushing rank and the engines."""
 
     def __init__(self, host: str, port: int, rank: int, world_size: int) -> None:
-        store = torch.distributed.TCPStore(host, port, world_size, rank == 0, timeout=_TIMEOUT)
-        self._group = torch.distributed.ProcessGroupGloo(store, rank, world_size, _TIMEOUT)
+        distributed: Any = torch.distributed
+        store = distributed.TCPStore(host, port, world_size, rank == 0, timeout=_TIMEOUT)
+        self._group: Any = distributed.ProcessGroupGloo(store, rank, world_size, _TIMEOUT)
 
     def broadcast(self, tensor: torch.Tensor, src: int, stream: Any = None) -> None:
         """Send from ``src`` to all, in place."""
