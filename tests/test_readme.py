@@ -54,3 +54,20 @@ def test_every_setting_named_exists():
 def test_ci_calls_the_readmes_test_command():
     assert "make test" in (ROOT / ".ci" / "run").read_text()
     assert "make test" in README
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_was_left_to_be_filled_in(document):
+    assert not re.search(r"\b[A-Z]+_(FIGURES|TABLE)\b|\bTODO\b|\bTBD\b", document.read_text())
+
+
+def test_the_flags_named_exist():
+    from tars_rewards.config import TARSConfig
+    from tars_rewards.integration.options import AdapterOptions
+
+    text = "".join(document.read_text() for document in DOCUMENTS)
+    known = {field.name for owner in (TARSConfig, AdapterOptions) for field in dataclasses.fields(owner)} | {
+        "audio_key"
+    }
+    named = set(re.findall(r"--tars\.([a-z_]+)", text))
+    assert {"alpha", "beta"} <= named <= known

@@ -40,7 +40,7 @@ def python(wheel, tmp_path_factory):
 def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
-    assert tops == {"tars_rewards", "tars_rewards_verl", "hydra_plugins"}
+    assert tops == {"tars_rewards", "tars_rewards_verl", "tars_rewards_openrlhf", "hydra_plugins"}
     assert "tars_rewards/py.typed" in names
     assert "hydra_plugins/tars_rewards/plugin.py" in names
     assert "hydra_plugins/__init__.py" not in names  # a namespace package, shared with other plugins
@@ -58,10 +58,12 @@ def test_imports_without_any_dependency_and_declares_its_entry_points(python):
 
 
 @pytest.mark.slow
-def test_the_verl_door_says_what_is_missing(python):
-    done = subprocess.run([python, "-c", "import tars_rewards.verl"], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("framework", ["verl", "openrlhf"])
+def test_the_doors_say_what_is_missing(python, framework):
+    door = f"import tars_rewards.{framework}"
+    done = subprocess.run([python, "-c", door], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "pip install 'tars-rewards[verl]'" in done.stderr
+    assert f"pip install 'tars-rewards[{framework}]'" in done.stderr
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from tars_rewards.errors import AdapterError
-from tars_rewards.speech.waveform import load_waveform
+from tars_rewards.speech.waveform import check_clip, load_waveform
 
 RATE = 16000
 
@@ -86,3 +86,19 @@ def test_unreadable_files_are_named(tmp_path):
 def test_other_forms_are_refused(clip, message):
     with pytest.raises(AdapterError, match=message):
         load_waveform(clip)
+
+
+def test_a_clip_is_checked_by_its_header_alone(tmp_path):
+    file = tmp_path / "tone.wav"
+    soundfile.write(file, np.zeros(8000, np.float32), 16000)
+    samples = {"array": np.zeros(10), "sampling_rate": 8000}
+    for good in (str(file), {"path": str(file)}, {"bytes": file.read_bytes(), "path": None}, samples, np.zeros(9)):
+        check_clip(good)
+    (tmp_path / "text.wav").write_text("no audio")
+    for bad in (str(tmp_path / "gone.wav"), str(tmp_path / "text.wav"), {"bytes": b"no audio", "path": "x.wav"}):
+        with pytest.raises(AdapterError, match="cannot be read"):
+            check_clip(bad)
+    with pytest.raises(AdapterError, match="without their sampling_rate"):
+        check_clip({"array": np.zeros(10)})
+    with pytest.raises(AdapterError, match="a clip came as int"):
+        check_clip(7)
