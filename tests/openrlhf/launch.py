@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from processes import Run, run
 
@@ -120,3 +121,38 @@ def parse_steps(log: str) -> Iterator[dict[str, float]]:
     """Metrics that OpenRLHF logged."""
     for number, metrics in _STEP.findall(log):
         yield {"step": float(number), **ast.literal_eval(re.sub(r"\bnan\b", "None", metrics))}
+
+
+def train(
+    directory: Path,
+    tiny: Path,
+    model: str | Path,
+    *,
+    replay: Path | None = None,
+    sabotage: str | None = None,
+    overrides: Mapping[str, object] | None = None,
+    **kwargs: Any,
+) -> Run:
+    """`run_openrlhf` by way of ``recording.py``.
+
+    Args:
+        directory: Of the run, and of what is recorded.
+        tiny: Directory of the tiny models and data.
+        model: One of them by name, or a checkpoint of a speech model.
+        replay: Directory of a run whose rollouts are taken instead of generating.
+        sabotage: See ``recording.py``.
+        overrides: Flags and values.
+        **kwargs: For `run_openrlhf`.
+    """
+    environment = {"RECORD": str(directory)}
+    environment |= {"REPLAY": str(replay), "STEPS": str(kwargs["steps"])} if replay else {}
+    environment |= {"SABOTAGE": sabotage} if sabotage else {}
+    return run_openrlhf(
+        directory,
+        model=model if isinstance(model, Path) else tiny / model,
+        data=tiny / ("text.parquet" if model == "text" else "audio.parquet"),
+        overrides=overrides,
+        environment=environment,
+        program=[str(HERE / "recording.py")],
+        **kwargs,
+    )

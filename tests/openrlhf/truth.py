@@ -9,6 +9,13 @@ import torch
 
 from tars_rewards.advantage import modality_normalized_advantages
 
+CLASSES = {
+    "text": "AutoModelForCausalLM",
+    "qwen2_audio": "Qwen2AudioForConditionalGeneration",
+    "qwen2_5_omni": "Qwen2_5OmniThinkerForConditionalGeneration",
+}
+BF16 = 2e-2  # log-probs and states of a bfloat16 model by two ways of batching
+
 
 @dataclass
 class Row:
@@ -87,3 +94,10 @@ def check_advantages(rows):
     expected = modality_normalized_advantages([row.reward for row in rows.values()], pairs, modalities)
     for row, value in zip(rows.values(), expected, strict=True):
         assert largest(row.advantages, torch.as_tensor(float(value))) < 1e-5
+
+
+def load(name, directory):
+    """A model in the dtype that it is trained in."""
+    import transformers
+
+    return getattr(transformers, CLASSES[name]).from_pretrained(directory, dtype=torch.bfloat16).eval()

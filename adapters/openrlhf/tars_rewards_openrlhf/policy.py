@@ -12,6 +12,7 @@ import torch
 from openrlhf.models import Actor
 
 from tars_rewards.capture import capture_hidden_states
+from tars_rewards.decoder_layers import decoder_layers
 from tars_rewards.speech.checkpoint import checkpoint_family, publish
 from tars_rewards.speech.families import SpeechModelFamily
 from tars_rewards_openrlhf.flags import read_flags
@@ -56,6 +57,8 @@ class PolicyActor(_PolicyBase):
         if self._tars_family is not None:
             replace(stock_policy, "Actor", SpeechActor)
         super().init_model_from_pretrained(strategy, pretrain, *args, **kwargs)
+        if self._tars_capture:
+            decoder_layers(self.actor.model)  # raises for a model without a known text decoder, before any rollout
         if self._tars_family is not None:
             from tars_rewards.speech.processors import load_processor
 
