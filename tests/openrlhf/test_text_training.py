@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 from launch import HERE, train
-from truth import BF16, check_advantages, hf_forward, largest, load, load_step
+from truth import LOG_PROBS, STATES, check_advantages, hf_forward, largest, load, load_step
 
 pytestmark = [pytest.mark.openrlhf, pytest.mark.training]
 
@@ -44,8 +44,8 @@ def test_states_and_log_probs_of_the_first_step_are_those_of_a_plain_forward(tex
     model = load("text", tiny / "text")
     for row in load_step(text_run.directory, 1).values():
         pooled, log_probs = hf_forward(model, row)
-        assert largest(pooled, row.pooled) < BF16
-        assert largest(log_probs, row.actor_log_probs) < BF16
+        assert largest(pooled, row.pooled) < STATES
+        assert largest(log_probs, row.actor_log_probs) < LOG_PROBS
 
 
 def test_vllm_and_the_actor_agree_after_every_push(text_run):
@@ -102,7 +102,7 @@ def test_the_same_rollouts_get_the_same_rewards(text_run, tiny, tmp_path, varian
     assert plain.keys() == other.keys()
     for identity, row in plain.items():
         assert torch.equal(row.ids, other[identity].ids)
-        assert largest(row.pooled, other[identity].pooled) < BF16
+        assert largest(row.pooled, other[identity].pooled) < STATES
         assert other[identity].reward == pytest.approx(row.reward, abs=2e-3)
     check_advantages(other)
 
