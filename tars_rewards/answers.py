@@ -13,11 +13,15 @@ Format and accuracy are separate terms and are judged separately:
   the rest of the format: a right answer after a missing `<think>` is right, and badly formatted. What stands outside
   the answer block is never read as an answer.
 
+To both, "The correct answer is", "The answer's" or "Final answer:" after "The answer is" is a second answer.
+
 Multiple-choice: where the right answer is a single letter, the completion has to state that letter ("B", "(B)", "B.
 Paris", "option b") and name no other option in its answer block. "A or B", "A/B" and "A, B, C, D" are wrong whatever
-the right answer is.
+the right answer is. See `choices.py`.
 
-Free text: both sides are normalised (see `normalize_answer`) and must then be equal.
+Free text: both sides are normalised (see `normalize_answer`) and must then be equal. An explanation may follow if each
+of its sentences opens with a word that points back to the answer ("Paris. It is the capital."); anything else that
+follows ("Paris. London", "5. 6. 7") is another answer.
 """
 
 from __future__ import annotations
@@ -25,32 +29,25 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from tars_rewards.choices import chosen_letter
 from tars_rewards.errors import MissingAnswerError
 
-_TAG = re.compile(r"<\s*(?:/\s*)?(?:think|answer)\b[^<>]*>", re.IGNORECASE)
+_TAG = re.compile(r"<\s*(?:(/)\s*)?(think|answer)\b[^<>]*>", re.IGNORECASE)
 _BLOCK = re.compile(r"\s*<think>.*</think>\s*<answer>(.*)</answer>\s*", re.DOTALL)
 _STATEMENT = re.compile(r"\bthe\s+answer\s+is\b", re.IGNORECASE)
+# Every other way to state an answer, among them the one above. "This answer is" speaks of the one already given.
+_ANY_STATEMENT = re.compile(r"(?<!\bthis )(?<!\bthat )\banswer(?:\s+is\b|['’]s\b|\s*[:=])", re.IGNORECASE)
 
-_MARKUP = re.compile(r"\\(?:boxed|text|mathrm|textbf)\b|[$*_`\"'“”‘’{}]")
 _GOLD_LETTER = re.compile(r"\s*(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-Za-z])\s*[).:]?)\s*")
-# A capital stands by itself or before its option's text; a small letter could be an article, so it must end a phrase.
-_CHOICE = re.compile(
-    r"\s*(?::\s*)?(?:(?i:option|choice|letter)\s+)?"
-    r"(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-Z])(?=[.,:;)!?\s]|$)|([a-z])(?=\s*(?:[.,:;)!?\n]|$)))"
+_HEDGE = re.compile(
+    r"\b(?:or|either|maybe|perhaps|possibly|alternatively|(?:could|might|may)\s+(?:also\s+)?be)\b", re.IGNORECASE
 )
-_OPTION = re.compile(r"(?:\b([^\W\d_]{2,})\s+[(\[]?)?(?:\b([A-J])\b|(?<![\w.])([a-j])(?!\w|\.\w))")
-_NEXT_WORD = re.compile(r"\s+([a-z]{2,})")
-# After these words a letter names an option ("or C", "maybe C"); after any other word it is part of a name
-# ("vitamin C") or plainly not the answer ("not C").
-# fmt: off
-_BEFORE_OPTION = frozenset([
-    "or", "and", "nor", "but", "though", "although", "however", "maybe", "perhaps", "possibly", "probably", "likely",
-    "either", "neither", "both", "also", "alternatively", "else", "otherwise", "then", "next", "plus", "with",
-    "versus", "vs", "to", "through", "is", "be", "are", "option", "options", "choice", "choices", "letter", "letters",
-    "answer", "answers", "even", "might", "could", "may", "still",
-])
-_HEDGE = re.compile(r"\b(?:or|either|maybe|perhaps|possibly|alternatively)\b", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"(?<=[.!?;])\s|\n")
+_POINTS_BACK = re.compile(
+    r"\W*(?:it|its|this|that|these|those|they|he|she|which|where|because|since|given)\b", re.IGNORECASE
+)
 
+# fmt: off
 _SMALL = [
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
@@ -60,6 +57,9 @@ _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ni
 _NUMBER_WORDS = {word: number for number, word in enumerate(_SMALL)} | {
     word: 10 * number for number, word in enumerate(_TENS, start=2)
 }
+_DASH = re.compile("[−–‒‐]")  # minus, en and figure dash, hyphen; the long dash only separates
+# What may stand before a minus that is a sign, the minus, and what may stand between it and its number.
+_SIGN = re.compile(r"((?:^|[^\w\s)\]}%])\s*)-[^\w\s.,+#-]*\s*(?=\d)")
 _NUMBER = re.compile(r"([+-]?)(\d+)(?:\.(\d+))?")
 
 
@@ -72,7 +72,7 @@ def has_format(completion: str) -> bool:
         >>> has_format("<think>2 + 2</think><answer>The answer is 4.</answer> Or 5?")
         False
     """
-    if _TAG.findall(completion) != ["<think>", "</think>", "<answer>", "</answer>"]:
+    if [match[0] for match in _TAG.finditer(completion)] != ["<think>", "</think>", "<answer>", "</answer>"]:
         return False
     block = _BLOCK.fullmatch(completion)
     return block is not None and _states_one_answer(block[1])
@@ -89,17 +89,19 @@ def extract_answer(completion: str) -> str | None:
         >>> extract_answer("The answer is 4.") is None
         True
     """
-    tags = [(match[0], match.start(), match.end()) for match in _TAG.finditer(completion)]
-    names = [tag for tag, _, _ in tags]
-    if sum("answer" in name.lower() for name in names) != 2 or "<answer>" not in names:
+    tags = list(_TAG.finditer(completion))
+    names = [tag[0] for tag in tags]
+    if sum(tag[2].lower() == "answer" for tag in tags) != 2 or "<answer>" not in names:
         return None
     opening = names.index("<answer>")
     if names[opening + 1 : opening + 2] != ["</answer>"]:
         return None
-    before = names[:opening]
-    if before.count("<think>") != before.count("</think>"):  # still reasoning
+    depth = 0
+    for tag in tags[:opening]:
+        depth = max(0, depth - 1) if tag[1] else depth + 1
+    if depth:  # still reasoning
         return None
-    answer = completion[tags[opening][2] : tags[opening + 1][1]].strip()
+    answer = completion[tags[opening].end() : tags[opening + 1].start()].strip()
     return answer if _states_one_answer(answer) else None
 
 
@@ -135,13 +137,13 @@ def answers_agree(stated: str, answer: str) -> bool:
     before, after = _split_statement(stated)
     letter = _GOLD_LETTER.fullmatch(answer)
     if letter is not None:
-        return _chosen_letter(before, after) == (letter[1] or letter[2]).upper()
-    if normalize_answer(after) == gold:
-        return _HEDGE.search(before) is None
-    sentence = re.split(r"(?<=[.!?;])\s|\n", after.strip(), maxsplit=1)
-    if normalize_answer(sentence[0]) != gold:
+        return chosen_letter(before, after) == (letter[1] or letter[2]).upper()
+    if _HEDGE.search(before) is not None:
         return False
-    return _HEDGE.search(" ".join([before, *sentence[1:]])) is None
+    if normalize_answer(after) == gold:
+        return True
+    first, *others = [sentence for sentence in _SENTENCE_END.split(after.strip()) if sentence.strip()] or [""]
+    return normalize_answer(first) == gold and all(map(_explains, others))
 
 
 def check_answer(answer: str | None) -> str:
@@ -162,21 +164,25 @@ def check_answer(answer: str | None) -> str:
 def normalize_answer(text: str) -> str:
     """Free text in the form in which answers are compared.
 
-    Unicode is made compatible (NFKC) and lower case; apostrophes go, other punctuation becomes a space, except a
-    decimal point, a sign before a number, `+` and `#`; articles (a, an, the) go unless nothing else is left; numbers
-    lose thousands separators, leading zeros and trailing decimal zeros; the number words from zero to ninety-nine
-    become digits. Units and percent signs are not interpreted: "12 %" equals "12", and "1/2" is not "0.5".
+    Unicode is made compatible (NFKC) and lower case; LaTeX's boxes and apostrophes go, other punctuation becomes a
+    space, except a decimal point, a sign before a number, `+` and `#`; articles (a, an, the) go unless nothing else is
+    left; numbers lose thousands separators, leading zeros and trailing decimal zeros, and ".5" is 0.5; the number words
+    from zero to ninety-nine become digits. A minus is a sign where no word, number or bracket ends before it, also
+    across a currency's symbol: "(-3)", "- 3", "-$3", but "3 - 4" is two numbers. Units and percent signs are not
+    interpreted: "12 %" equals "12", and "1/2" is not "0.5".
 
     Example:
         >>> normalize_answer("The  Eiffel-Tower!")
         'eiffel tower'
-        >>> normalize_answer("Forty-two"), normalize_answer("1,200.50"), normalize_answer("-3")
-        ('42', '1200.5', '-3')
+        >>> normalize_answer("Forty-two"), normalize_answer("1,200.50"), normalize_answer("-$.50")
+        ('42', '1200.5', '-0.5')
     """
-    text = unicodedata.normalize("NFKC", text).casefold().replace("−", "-")
+    text = _DASH.sub("-", unicodedata.normalize("NFKC", text).casefold())
     text = re.sub(r"\d", lambda match: str(unicodedata.digit(match[0])), text)
-    text = re.sub(r"['’`]", "", text)
+    text = re.sub(r"\\(?:boxed|text|mathrm|textbf)\b|['’`]", "", text)
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+    text = re.sub(r"(?<![\w.])\.(?=\d)", "0.", text)
+    text = _SIGN.sub(r"\1 -", text)
     text = re.sub(r"(?<!\d)\.|\.(?!\d)|(?<!\s)(?<!^)-|-(?!\d)|[^\w\s.+#-]|_", " ", text)
     tokens = text.split()
     words = [token for token in tokens if token not in ("a", "an", "the")] or tokens
@@ -202,34 +208,14 @@ def _canonical_number(word: str) -> str:
 
 def _states_one_answer(block: str) -> bool:
     pieces = _STATEMENT.split(block)
-    return len(pieces) == 2 and re.search(r"[^\W_]", pieces[1]) is not None
+    return len(pieces) == 2 and len(_ANY_STATEMENT.findall(block)) == 1 and re.search(r"[^\W_]", pieces[1]) is not None
+
+
+def _explains(sentence: str) -> bool:
+    """Whether a sentence behind the answer speaks of it, instead of giving another one."""
+    return _POINTS_BACK.match(sentence) is not None and _HEDGE.search(sentence) is None
 
 
 def _split_statement(stated: str) -> tuple[str, str]:
     match = _STATEMENT.search(stated)
     return (stated[: match.start()], stated[match.end() :]) if match else ("", stated)
-
-
-def _chosen_letter(before: str, after: str) -> str | None:
-    """Return the one option that is named, in upper case; None where none or several are."""
-    before, after = _MARKUP.sub("", before), _MARKUP.sub("", after)
-    choice = _CHOICE.match(after)
-    if choice is None:
-        return None
-    letter = next(group for group in choice.groups() if group).upper()
-    rest = after[choice.end() :]
-    return None if _names_other_option(before, letter) or _names_other_option(rest, letter) else letter
-
-
-def _names_other_option(text: str, chosen: str) -> bool:
-    for match in _OPTION.finditer(text):
-        word, capital, small = match.groups()
-        letter = capital or small
-        if letter.upper() == chosen or (word and word.lower() not in _BEFORE_OPTION):
-            continue
-        following = _NEXT_WORD.match(text, match.end())
-        is_word = small is not None or capital in ("A", "I")  # "a cell", "I think"
-        if is_word and following and following[1] not in _BEFORE_OPTION:
-            continue
-        return True
-    return False

@@ -5,17 +5,20 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tars_rewards.errors import DuplicateRolloutError, ModalityError, RolloutError
-from tars_rewards.protocol import Rollout
+from tars_rewards.protocol import BaseScore, Rollout
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
 
     from tars_rewards.config import TARSConfig
+
+_LARGEST = float(np.finfo(np.float32).max)  # of a base reward, since totals are float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,5 +105,16 @@ def _check(rollout: object, index: int) -> None:
         expected = f"a str completion, got {type(rollout.completion).__name__}; decode the token ids first"
     elif rollout.sample_id is not None and not hasattr(rollout.sample_id, "__index__"):
         expected = f"an integer sample_id or None, got {rollout.sample_id!r}"
+    elif rollout.base is not None and not _is_base_score(rollout.base):
+        expected = f"a BaseScore(correct: bool, format: bool, reward: finite) or None as base, got {rollout.base!r}"
     if expected:
         raise RolloutError(f"rollout {index} (pair {rollout.pair_id!r}): expected {expected}")
+
+
+def _is_base_score(base: object) -> bool:
+    return (
+        isinstance(base, BaseScore)
+        and all(isinstance(verdict, (bool, np.bool_)) for verdict in (base.correct, base.format))
+        and isinstance(base.reward, Real)
+        and abs(base.reward) <= _LARGEST
+    )

@@ -126,6 +126,7 @@ def reward_metrics(
     config: TARSConfig,
     *,
     total: Float[Tensor, " rollouts"],
+    base: Float[Tensor, " rollouts"],
     components: Mapping[str, Float[Tensor, " rollouts"]],
     valid: Mapping[str, Bool[Tensor, " rollouts"]],
     candidate: Bool[np.ndarray, " rollouts"],
@@ -145,8 +146,9 @@ def reward_metrics(
 
     Args:
         batch: The rollouts.
-        config: Names the modalities and the weight of the format.
+        config: Names the modalities.
         total: Total reward.
+        base: Base reward.
         components: Unweighted terms by name.
         valid: Where each term is valid.
         candidate: Rollouts that may serve as a reference.
@@ -166,8 +168,8 @@ def reward_metrics(
         if rows.any():
             metrics[f"tars/truncated/{modality}"] = float(truncated[rows].mean())
     if batch.is_target.any() and not batch.is_target.all():
-        base = values["accuracy"] + config.format_weight * values["format"]
-        metrics["tars/reward_gap"] = float(base[~batch.is_target].mean() - base[batch.is_target].mean())
+        by_itself = base.double().numpy()
+        metrics["tars/reward_gap"] = float(by_itself[~batch.is_target].mean() - by_itself[batch.is_target].mean())
     metrics["tars/pairs/count"] = float(len(batch.pair_ids))
     asking = np.unique(batch.pair[batch.is_target])
     if asking.size:

@@ -31,6 +31,9 @@ class Rollout:
     correct: bool | None = None  #: whether the answer is right; None: judged from `answer` and `completion`
     embedding: Array | None = field(default=None, compare=False, repr=False)
     """[dim] sentence embedding of the completion, if already computed; None: the embedder is asked."""
+    base: BaseScore | None = None
+    """The base score, where a framework or a user's own reward function has it already; then `answer` and `correct` are
+    not looked at and the text is not parsed. None: computed from them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +49,7 @@ class RewardResult:
 
 
 class BaseScore(NamedTuple):
-    """What a completion earns by itself: `reward = correct + format_weight * format`."""
+    """What a completion earns by itself: `reward = correct + format_weight * format`, or any finite reward of yours."""
 
     correct: bool
     format: bool

@@ -139,6 +139,7 @@ class TARSReward:
             batch = RolloutBatch.from_rollouts(rollouts, config)
             scores = [self._base_of(batch, index) for index in range(len(batch))]
             correct = np.array([score.correct for score in scores])
+            base = torch.tensor([score.reward for score in scores], dtype=torch.float32, device="cpu")
         with _timed(seconds, "reference"):
             candidate = ~batch.is_target & batch.scorable & correct
             draws = reference_draws(
@@ -178,7 +179,7 @@ class TARSReward:
             **{name: term.valid for name, term in terms.items()},
         }
         total = combine(
-            torch.tensor([score.reward for score in scores]),
+            base,
             terms,
             weights={"representation": config.alpha, "behavior": config.beta},
             is_target=torch.from_numpy(batch.is_target),
@@ -187,6 +188,7 @@ class TARSReward:
             batch,
             config,
             total=total,
+            base=base,
             components=components,
             valid=valid,
             candidate=candidate,
@@ -197,6 +199,8 @@ class TARSReward:
 
     def _base_of(self, batch: RolloutBatch, index: int) -> BaseScore:
         rollout = batch.rollouts[index]
+        if rollout.base is not None:
+            return rollout.base
         try:
             return base_score(
                 rollout.completion,
