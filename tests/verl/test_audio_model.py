@@ -210,6 +210,58 @@ def test_sharding_of_other_models_is_verls(tiny):
     assert {type(target).__name__ for target in targets} == {"Qwen2DecoderLayer", "Embedding", "Linear"}
 
 
+FLATTENED = """
+import sys, torch, torch.distributed as dist
+sys.path.insert(0, {helpers!r})
+import verl
+from functools import partial
+from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
+from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
+from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniDecoderLayer
+from verl.workers.config.model import HFModelConfig
+from test_audio_model import FAMILIES, inputs_for, load
+from tars_rewards.speech.policy import prepare_model
+trained, original, clip, directory = sys.argv[1] == "True", sys.argv[2] == "True", sys.argv[3], sys.argv[4]
+dist.init_process_group("gloo", init_method=f"file://{{directory}}/meet", rank=0, world_size=1)
+config = HFModelConfig(path="{tiny}/qwen2_5_omni", override_config={{"attn_implementation": "sdpa"}})
+model, plain = (load(config).requires_grad_(trained) for _ in range(2))  # FSDP1 does not flatten both kinds into one
+prepare_model(model, FAMILIES["qwen2_5_omni"], never_sampled=[], frozen=not trained)
+tower, cache = model.audio_tower, model.audio_tower.forward
+wrap = partial(transformer_auto_wrap_policy, transformer_layer_cls={{Qwen2_5OmniDecoderLayer}})
+sharded = FSDP(model, auto_wrap_policy=wrap, use_orig_params=original, device_id=torch.device("cpu"))
+norms = []
+for each in (sharded, plain):
+    logits = each(**inputs_for(config.processor, [clip])).logits
+    if trained:
+        logits.log_softmax(-1)[..., 40].sum().backward()
+    norms.append(sum(float(p.grad.square().sum()) for p in each.parameters() if p.grad is not None))
+assert abs(norms[0] - norms[1]) <= 1e-4 * norms[1], norms
+print("visible", len(list(tower.parameters())) > 0, "reused", cache.clips > 0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("trained", "original", "said"),
+    [
+        (True, False, "visible False reused False"),
+        (True, True, "visible True reused False"),
+        (False, False, "visible False reused True"),
+    ],
+)
+def test_a_tower_that_fsdp1_flattened_is_trained_unless_it_is_known_to_be_frozen(
+    tiny, clips, tmp_path, trained, original, said
+):
+    code = FLATTENED.format(helpers=str(__file__).rpartition("/")[0], tiny=tiny)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(trained), str(original), str(clips[0]), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.stdout.endswith(f"{said}\n"), done.stderr[-3000:]
+
+
 TWO_RANKS = """
 import sys, torch, torch.distributed as dist
 sys.path.insert(0, {helpers!r})
