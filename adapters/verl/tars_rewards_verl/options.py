@@ -17,7 +17,7 @@ class VerlOptions(AdapterOptions):
     """
 
     weight_push_deadline: float = 300.0
-    """Seconds that one message of a weight push to vLLM may take before the run is stopped."""
+    """Seconds that one message of a weight push to vLLM, or its acknowledgement, may take before the run is stopped."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
