@@ -1,4 +1,7 @@
-"""Options of the verl adapter, besides those of the reward (:class:`tars_rewards.config.TARSConfig`)."""
+"""Options of the verl adapter, besides those of the reward (:class:`tars_rewards.config.TARSConfig`).
+
+One of the reward's has another default here: ``embedder_device`` is "cpu" (:class:`tars_rewards_verl.reward.TARSReward`).
+"""
 
 from __future__ import annotations
 
