@@ -55,11 +55,11 @@ def rollout_kl(
 class RolloutKLGuard:
     """Stops a run whose rollout engine and actor disagree, by `rollout_kl` of each step.
 
-    In float32 rounding stays below 1e-4, and one lost weight push or lost audio is well above: nothing passes. In half
-    precision rounding alone may reach 1e-2, so the absolute limit of 2e-2 sees gross differences only, such as audio that
-    the engine of a trained model does not get. What rounding amounts to in this run is therefore learnt from its first
-    three steps, when there is little that the engine could have missed: later values may be ten times their median, or
-    1e-3 where that is more.
+    In float32 rounding stays far below the absolute limit of 1e-4, and a lost weight push or lost audio comes far above
+    it. In half precision rounding is larger by orders of magnitude and depends on the model: the absolute limit of 2e-2 sees
+    gross differences only, such as audio that the engine does not get. What rounding amounts to in this run is therefore
+    learnt from its first three steps, when there is little that the engine could have missed: later values may be ten
+    times their median, or 1e-3 where that is more.
 
     What it cannot see in half precision: a disagreement that is there from the first step and stays below 2e-2 (it is
     taken for rounding: compare the modalities); a lost push while the policy has hardly moved, which shows only once the
