@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from tars_rewards.errors import RolloutError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from jaxtyping import Float
     from torch import Tensor
 
@@ -17,9 +19,9 @@ _EPSILON = 1e-6  # as in verl and TRL
 
 
 def modality_normalized_advantages(
-    totals: Float[Tensor, " rollouts"] | Sequence[float],
-    pair_ids: Sequence[str],
-    modalities: Sequence[str],
+    totals: Float[Tensor, " rollouts"] | Sequence[float] | npt.NDArray[Any],
+    pair_ids: Sequence[Hashable] | Tensor | npt.NDArray[Any],
+    modalities: Sequence[Hashable] | Tensor | npt.NDArray[Any],
     *,
     scale: bool = False,
 ) -> Float[Tensor, " rollouts"]:
@@ -34,8 +36,8 @@ def modality_normalized_advantages(
 
     Args:
         totals: Finite rewards.
-        pair_ids: Question of each rollout.
-        modalities: Modality of each rollout.
+        pair_ids: Question of each rollout: a list of names, or a tensor or array of numbers, grouped by value.
+        modalities: Modality of each rollout, likewise.
         scale: Divide by the group's standard deviation.
 
     Returns:
@@ -49,9 +51,13 @@ def modality_normalized_advantages(
         >>> modality_normalized_advantages([1.0, 0.0, 5.0, 3.0], ["q"] * 4, modalities).tolist()
         [0.5, -0.5, 1.0, -1.0]
     """
-    given = torch.as_tensor(totals)
-    dtype = given.dtype if given.is_floating_point() else torch.float32
-    rewards = given.detach().double().cpu()
+    dtype = torch.float32
+    if isinstance(totals, torch.Tensor):
+        dtype = totals.dtype if totals.is_floating_point() else dtype
+        rewards = totals.detach().double().cpu()
+    else:
+        # Rounded to the result's precision first: the mean of equal rewards is then exactly each of them.
+        rewards = torch.from_numpy(np.array(totals, np.float32)).double()
     if rewards.shape != (len(pair_ids),) or len(pair_ids) != len(modalities):
         raise RolloutError(
             f"expected one reward, pair_id and modality a rollout, got rewards of shape {tuple(rewards.shape)}, "
@@ -61,13 +67,12 @@ def modality_normalized_advantages(
         raise RolloutError(
             "expected finite rewards, got NaN or inf; a term that does not apply must be left out, not NaN"
         )
-    codes: dict[tuple[str, str], int] = {}
-    group = torch.tensor(
-        [codes.setdefault(key, len(codes)) for key in zip(pair_ids, modalities, strict=True)], dtype=torch.int64
-    )
+    codes: dict[tuple[Hashable, Hashable], int] = {}
+    keys = zip(_values(pair_ids), _values(modalities), strict=True)
+    group = torch.from_numpy(np.array([codes.setdefault(key, len(codes)) for key in keys], np.int64))
     size = torch.bincount(group, minlength=len(codes)).double()
     alone = size == 1
-    mean = torch.zeros(len(codes), dtype=torch.float64).index_add_(0, group, rewards) / size
+    mean = torch.zeros_like(size).index_add_(0, group, rewards) / size
     mean[alone] = 0.0
     advantages = rewards - mean[group]
     if scale:
@@ -75,3 +80,8 @@ def modality_normalized_advantages(
         deviation = torch.where(alone, 1.0, (squares / (size - 1).clamp(min=1)).sqrt())
         advantages = advantages / (deviation[group] + _EPSILON)
     return advantages.to(dtype)
+
+
+def _values(column: Any) -> list[Hashable]:
+    """A column's plain values: the elements of a tensor are hashed by identity, not by value."""
+    return list(column.tolist() if hasattr(column, "tolist") else column)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from tars_rewards.config import TARSConfig
 
+_BOOLEAN = (bool, np.bool_)
 _LARGEST = float(np.finfo(np.float32).max)  # of a base reward, since totals are float32
 
 
@@ -49,7 +50,7 @@ class RolloutBatch:
             config: Names the two modalities and says whether truncated rollouts are left out.
 
         Raises:
-            RolloutError: The batch is empty, or holds something that is not a rollout.
+            RolloutError: The batch is empty, or holds something that is not a rollout or has a field of a wrong type.
             ModalityError: A modality is neither the target's nor the anchor's.
             DuplicateRolloutError: Two rollouts have the same (pair_id, modality, sample_id).
         """
@@ -76,8 +77,8 @@ class RolloutBatch:
             if first != index:
                 raise DuplicateRolloutError(
                     f"rollouts {first} and {index} are both (pair {rollout.pair_id!r}, {rollout.modality}, sample "
-                    f"{sample}); expected every (pair_id, modality, sample_id) once in a batch; number the samples, "
-                    "and drop padding rows that copy another row"
+                    f"{sample}); expected every (pair_id, modality, sample_id) once in a batch; "
+                    + _advice(rollouts, first, index)
                 )
             pair[index], sample_id[index] = code, sample
         return cls(
@@ -103,18 +104,40 @@ def _check(rollout: object, index: int) -> None:
         expected = f"a str pair_id, got {rollout.pair_id!r}; use str(…)"
     elif not isinstance(rollout.completion, str):
         expected = f"a str completion, got {type(rollout.completion).__name__}; decode the token ids first"
-    elif rollout.sample_id is not None and not hasattr(rollout.sample_id, "__index__"):
-        expected = f"an integer sample_id or None, got {rollout.sample_id!r}"
+    elif rollout.sample_id is not None and not _is_int64(rollout.sample_id):
+        expected = f"an integer sample_id of 64 bits or None, got {rollout.sample_id!r}"
+    elif not isinstance(rollout.truncated, _BOOLEAN):
+        expected = f"truncated to be True or False, got {rollout.truncated!r}"
     elif rollout.base is not None and not _is_base_score(rollout.base):
         expected = f"a BaseScore(correct: bool, format: bool, reward: finite) or None as base, got {rollout.base!r}"
+    elif rollout.base is None and rollout.correct is not None and not isinstance(rollout.correct, _BOOLEAN):
+        expected = f"correct to be True, False or None, got {rollout.correct!r}; a graded score goes into base"
     if expected:
         raise RolloutError(f"rollout {index} (pair {rollout.pair_id!r}): expected {expected}")
+
+
+def _is_int64(value: object) -> bool:
+    try:
+        return -(2**63) <= operator.index(value) < 2**63  # type: ignore[arg-type]
+    except TypeError:
+        return False
+
+
+def _advice(rollouts: Sequence[Rollout], first: int, second: int) -> str:
+    unnamed = [index for index in (first, second) if rollouts[index].sample_id is None]
+    if unnamed:
+        return (
+            f"rollout {unnamed[0]} has no sample_id and got its order of appearance; give every rollout of a question "
+            "and modality a sample_id, or none"
+        )
+    return "number the samples, and drop padding rows that copy another row"
 
 
 def _is_base_score(base: object) -> bool:
     return (
         isinstance(base, BaseScore)
-        and all(isinstance(verdict, (bool, np.bool_)) for verdict in (base.correct, base.format))
+        and isinstance(base.correct, _BOOLEAN)
+        and isinstance(base.format, _BOOLEAN)
         and isinstance(base.reward, Real)
         and abs(base.reward) <= _LARGEST
     )

@@ -7,16 +7,16 @@ behavior alignment).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from tars_rewards.answers import strip_tags
-from tars_rewards.embedding import as_vectors
 from tars_rewards.errors import EmbeddingError
 from tars_rewards.protocol import TermValue
 from tars_rewards.similarity import cosine
+from tars_rewards.vectors import as_vector
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -58,21 +58,23 @@ def behavior_term(
     blank = [index for index, text in texts.items() if not text]
     speaking = ~np.isin(targets, blank) & ~np.isin(anchors, blank)
     targets, anchors = targets[speaking], anchors[speaking]
-    values, valid = torch.zeros(len(batch)), torch.zeros(len(batch), dtype=torch.bool)
+    term = TermValue.nowhere(len(batch))
     if targets.size:
         involved = np.unique(np.concatenate([targets, anchors]))
         vectors = torch.from_numpy(_vectors(batch, {index: texts[index] for index in involved.tolist()}, embed))
         left = vectors[np.searchsorted(involved, targets)]
         right = vectors[np.searchsorted(involved, anchors)]
-        values[targets], valid[targets] = cosine(left, right)
-    return TermValue(values, valid)
+        term.values[targets], term.valid[targets] = cosine(left, right)
+    return term
 
 
 def _vectors(
     batch: RolloutBatch, texts: dict[int, str], embed: Callable[[Sequence[str]], npt.NDArray[np.float32]]
 ) -> npt.NDArray[np.float32]:
     found: dict[int, npt.NDArray[np.float32]] = {
-        index: _given(batch, index, given) for index in texts if (given := batch.rollouts[index].embedding) is not None
+        index: as_vector(given, batch.describe(index))
+        for index in texts
+        if (given := batch.rollouts[index].embedding) is not None
     }
     missing = [index for index in texts if index not in found]
     if missing:
@@ -85,10 +87,3 @@ def _vectors(
                 f"one of {found[first].size}; expected one dimension; use the same embedder for every rollout"
             )
     return np.stack([found[index] for index in texts])
-
-
-def _given(batch: RolloutBatch, index: int, given: Any) -> npt.NDArray[np.float32]:
-    if len(np.shape(given)) != 1:
-        raise EmbeddingError(f"{batch.describe(index)} has an embedding of shape {np.shape(given)}; expected [dim]")
-    vector: npt.NDArray[np.float32] = as_vectors(given[None], 1, f"the embedding of {batch.describe(index)}")[0]
-    return vector

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.utils.module_tracker import ModuleTracker
 
-from tars_rewards.decoder_layers import decoder_layers
+from tars_rewards.decoder_layers import decoder_layers, ends_after_norm
 from tars_rewards.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def capture_hidden_states(
 
     Raises:
         CaptureError: the text decoder is not found; mask or `cu_seqlens` contradict themselves or the layers' outputs;
-            a layer ran more than once inside the context, or not at all.
+            a layer ran more than once inside the context, or not at all; an argument is of another type.
 
     Example::
 
@@ -65,7 +65,8 @@ def capture_hidden_states(
     """
     modules = decoder_layers(model, layers)
     pooling = _Pooling(completion_mask, cu_seqlens, len(modules))
-    captured = CapturedStates(final_norm="after" if "norm" in type(modules[-1]).__name__.lower() else "before")
+    behind = layers is not None and ends_after_norm(model, modules)  # what is found by itself are layers
+    captured = CapturedStates(final_norm="after" if behind else "before")
     handles = []
     try:
         for layer, module in enumerate(modules):
@@ -84,7 +85,8 @@ class CapturedStates:
         final_norm: whether the last layer's states are from `"before"` or `"after"` the decoder's final norm. Hooks
             see what leaves a layer, the raw residual stream, so it is `"before"`, as it is for every other layer.
             Hugging Face's `output_hidden_states=True` gives the same values except for the last layer, which it gives
-            after the norm; to have that, put the norm in its place: `layers=[*decoder.layers[:-1], decoder.norm]`.
+            after the norm; to have that, put the norm in its place: `layers=[*decoder.layers[:-1], decoder.norm]`. A
+            last module that is none of the decoder's layers is taken for the norm.
     """
 
     def __init__(self, *, final_norm: Literal["before", "after"]) -> None:
@@ -164,13 +166,19 @@ class _Pooling:
                 "made one graph of the model, which leaves no place for hooks: compile it layer by layer, or set "
                 "torch._dynamo.config.skip_nnmodule_hook_guards = False before its first forward."
             )
-        counts = torch.tensor(self._counts, device=sums[0].device)
+        counts = torch.tensor(self._counts, dtype=torch.int64, device=sums[0].device)
         pooled = torch.stack([layer_sums.to(counts.device) for layer_sums in sums], dim=1)
         return pooled / counts.clamp(min=1)[:, None, None], counts > 0
 
 
 def _layout(mask: Tensor, cu_seqlens: Tensor | None) -> tuple[list[tuple[int, ...]], list[int]]:
     """Shapes that a layer's output may have before its hidden dimension, and the rows' bounds once that is flat."""
+    given = {"completion_mask": mask} if cu_seqlens is None else {"completion_mask": mask, "cu_seqlens=": cu_seqlens}
+    for name, value in given.items():
+        if not isinstance(value, torch.Tensor):
+            raise CaptureError(
+                f"expected {name} to be a tensor, got a {type(value).__name__}. Pass torch.as_tensor(…) of it."
+            )
     if mask.dtype != torch.bool:
         raise CaptureError(f"expected completion_mask to be boolean, got {mask.dtype}. Pass mask.bool().")
     shape = tuple(mask.shape)
@@ -188,7 +196,8 @@ def _layout(mask: Tensor, cu_seqlens: Tensor | None) -> tuple[list[tuple[int, ..
             "Leave cu_seqlens= out for a padded batch."
         )
     bounds: list[int] = cu_seqlens.flatten().tolist()
-    if cu_seqlens.dim() != 1 or cu_seqlens.is_floating_point() or bounds[:1] != [0] or bounds != sorted(bounds):
+    whole = not (cu_seqlens.is_floating_point() or cu_seqlens.is_complex() or cu_seqlens.dtype == torch.bool)
+    if cu_seqlens.dim() != 1 or not whole or bounds[:1] != [0] or bounds != sorted(bounds):
         raise CaptureError(
             f"expected cu_seqlens= to be one row of integers that starts at 0 and never falls, got {bounds} of shape "
             f"{list(cu_seqlens.shape)}. Pass the running sum of the rows' lengths, with a leading 0."

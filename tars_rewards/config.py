@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
 
 from tars_rewards.errors import ConfigError
 
 LAYER_GROUPS = ("all", "shallow", "middle", "deep", "last")
 
+_Config = TypeVar("_Config")
 
+
+def _refuse_unknown(cls: type[_Config]) -> type[_Config]:
+    """Make a dataclass name the nearest setting instead of raising Python's TypeError for an unknown keyword."""
+    made = cls.__init__
+
+    @functools.wraps(made)
+    def init(self: _Config, *args: Any, **settings: Any) -> None:
+        _check_known(settings, cls)
+        made(self, *args, **settings)
+
+    cls.__init__ = init  # type: ignore[assignment]
+    return cls
+
+
+@_refuse_unknown
 @dataclass(frozen=True)
 class TARSConfig:
     """Which terms are in force, how they are weighted, and how they are computed.
@@ -23,12 +40,12 @@ class TARSConfig:
     neither needed nor computed.
 
     Raises:
-        ConfigError: A value is of the wrong type or out of range.
+        ConfigError: A setting is unknown, or a value is of the wrong type or out of range.
 
     Example:
         >>> TARSConfig(alpha=0, layers="middle").layers
         'middle'
-        >>> TARSConfig.from_mapping({"alfa": 1.0})
+        >>> TARSConfig(alfa=1.0)
         Traceback (most recent call last):
         tars_rewards.errors.ConfigError: unknown setting 'alfa'; did you mean 'alpha'? Known settings: alpha, ...
     """
@@ -105,13 +122,17 @@ class TARSConfig:
         """
         if not isinstance(mapping, Mapping):
             raise ConfigError(f"expected a mapping of settings by name, got {type(mapping).__name__}: {mapping!r}")
-        known = [field.name for field in fields(cls)]
-        for key in mapping:
-            if key not in known:
-                nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-                hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-                raise ConfigError(f"unknown setting {key!r}{hint} Known settings: {', '.join(known)}")
+        _check_known(mapping, cls)
         return cls(**dict(mapping.items()))
+
+
+def _check_known(settings: Iterable[Any], cls: Any) -> None:
+    known = [field.name for field in fields(cls)]
+    for name in settings:
+        if name not in known:
+            nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+            raise ConfigError(f"unknown setting {name!r}{hint} Known settings: {', '.join(known)}")
 
 
 def _weight(name: str, value: object) -> float:

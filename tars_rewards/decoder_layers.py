@@ -29,18 +29,25 @@ def decoder_layers(model: nn.Module, layers: str | Iterable[nn.Module] | None = 
         At least one module, each once.
 
     Raises:
-        CaptureError: no text decoder or more than one is found; or `layers` does not name distinct modules of `model`.
+        CaptureError: no text decoder or more than one is found, or one into which the prompt does not go; or `layers`
+            does not name distinct modules of `model`; or an argument is of another type.
     """
+    if not isinstance(model, nn.Module):
+        raise CaptureError(f"expected the model to be a torch.nn.Module, got a {type(model).__name__}.")
     if layers is None:
         found: Iterable[nn.Module] = _search(model)
     elif isinstance(layers, str):
         found = _by_name(model, layers)
-    else:
+    elif isinstance(layers, Iterable):
         found = layers
+    else:
+        raise CaptureError(
+            f"expected layers= to be None, a name or several modules, got a {type(layers).__name__}. {_advice(model)}"
+        )
     chosen = list(found)
     inside = set(model.modules())
-    if not chosen or not inside.issuperset(chosen):
-        strangers = [index for index, layer in enumerate(chosen) if layer not in inside]
+    strangers = [index for index, layer in enumerate(chosen) if not isinstance(layer, nn.Module) or layer not in inside]
+    if not chosen or strangers:
         raise CaptureError(
             f"expected layers= to give at least one submodule of the {type(model).__name__}; got {len(chosen)}, of "
             f"which those at {strangers} are not inside it, so that its forward would not run them. {_advice(model)}"
@@ -53,6 +60,22 @@ def decoder_layers(model: nn.Module, layers: str | Iterable[nn.Module] | None = 
     return chosen
 
 
+def ends_after_norm(model: nn.Module, chosen: Sequence[nn.Module]) -> bool:
+    """Whether the last of the chosen modules stands behind the decoder's layers, as its final norm does.
+
+    Told by its place in the model, not by its name: layers have names such as `PreNormBlock`, and a norm may be wrapped.
+
+    Args:
+        model: the model.
+        chosen: what `decoder_layers` returned.
+    """
+    decoders = list(_decoders(model))
+    layers = {child for module in model.modules() if isinstance(module, nn.ModuleList) for child in module}
+    layers.update(inner for decoder in decoders for layer in decoder.layers for inner in layer.modules())
+    # A model that keeps its layers in no list at all gives no reason to think of a norm.
+    return chosen[-1] not in layers and (bool(decoders) or not layers.isdisjoint(chosen))
+
+
 class _Decoder(NamedTuple):
     name: str
     embedding: nn.Module
@@ -60,13 +83,15 @@ class _Decoder(NamedTuple):
 
 
 def _search(model: nn.Module) -> nn.ModuleList:
-    decoders = list(_decoders(model))
-    if len(decoders) > 1:
-        # A talker or a speech synthesiser is a decoder too, but the prompt's tokens go into only one of them.
-        prompt = _input_embeddings(model)
-        decoders = [decoder for decoder in decoders if decoder.embedding is prompt] or decoders
+    found = list(_decoders(model))
+    # A talker, a speech synthesiser or a speech recogniser's decoder is a decoder too, but the prompt's tokens go into
+    # only one of them, and that one may be of a kind that is not known here.
+    prompt = _input_embeddings(model, around=found[0].name if len(found) == 1 else None) if found else None
+    decoders = [decoder for decoder in found if prompt is None or _is_same(decoder.embedding, prompt)]
     if len(decoders) != 1:
-        seen = ", ".join(repr(decoder.name) for decoder in decoders) or "none"
+        seen = ", ".join(repr(decoder.name) for decoder in decoders or found) or "none"
+        if found and not decoders:
+            seen += ", which the model's prompt does not go into"
         raise CaptureError(
             f"expected one text decoder inside the {type(model).__name__} (a module with a ModuleList called one of "
             f"{_LAYER_LISTS} beside token embeddings called one of {_TOKEN_EMBEDDINGS}); found {seen}. {_advice(model)}"
@@ -85,17 +110,26 @@ def _decoders(model: nn.Module) -> Iterator[_Decoder]:
             yield _Decoder(name, embedding, layers)
 
 
-def _input_embeddings(model: nn.Module) -> nn.Module | None:
-    """Ask the model what embeds its `input_ids`; the outermost module that knows answers (a DDP wrapper does not)."""
-    for module in model.modules():
+def _input_embeddings(model: nn.Module, *, around: str | None) -> nn.Module | None:
+    """Ask the model what embeds its `input_ids`; the outermost module that knows answers (a DDP wrapper does not).
+
+    With `around`, only modules that contain the one of this name are asked: a tower beside it knows nothing of it.
+    """
+    for name, module in model.named_modules():
         get = getattr(module, "get_input_embeddings", None)
-        if callable(get):
+        if callable(get) and (around is None or f"{around}.".startswith(f"{name}." if name else "")):
             try:
                 embedding = get()
             except NotImplementedError:  # Hugging Face's way of saying "no single one": ask the modules inside
                 continue
             return embedding if isinstance(embedding, nn.Module) else None
     return None
+
+
+def _is_same(embedding: nn.Module, prompt: nn.Module) -> bool:
+    """Whether two modules are one, or share their table."""
+    table = getattr(prompt, "weight", None)
+    return embedding is prompt or (table is not None and getattr(embedding, "weight", None) is table)
 
 
 def _by_name(model: nn.Module, name: str) -> Sequence[nn.Module]:

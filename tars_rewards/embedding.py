@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +14,8 @@ import numpy as np
 import xxhash
 
 from tars_rewards.errors import EmbeddingError, EmbeddingWindowWarning, MissingDependencyError
+from tars_rewards.vectors import as_vectors
+from tars_rewards.window import Window, count_tokens
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -41,7 +44,8 @@ class TextEmbedder:
     Safe to use from several threads: they take turns.
 
     Args:
-        embedder: Does the work, `batch_size` texts a call (its attribute; 32 if it has none).
+        embedder: Does the work, `batch_size` texts a call (its attribute, at least 1; 32 if it has none). Where it tells
+            no window (see `Window`), a warning says once that texts may be cut unnoticed.
         memory: Number of embeddings kept in memory, least recently used dropped first.
         store: Embeddings kept on disk, or None.
     """
@@ -53,11 +57,10 @@ class TextEmbedder:
         self._store = store
         self._lock = threading.Lock()
         self._warned = False
-        self._window: int | None = getattr(embedder, "max_tokens", None)
-        self._count_tokens = getattr(embedder, "count_tokens", None)
+        self._window = Window(embedder)
 
     def encode(self, texts: Sequence[str]) -> Embeddings:
-        """Embed texts, each distinct one once.
+        """Embed texts, each distinct one once. Batches that are done are remembered even if a later one fails.
 
         Args:
             texts: At least one text.
@@ -66,20 +69,18 @@ class TextEmbedder:
             float32 [texts, dim] in the order of the texts, and which of them exceed the embedder's window.
 
         Raises:
-            EmbeddingError: The embedder returned the wrong count or shape, or values that are not finite.
+            EmbeddingError: The embedder returned the wrong count or shape, or values that are not finite, or its
+                `batch_size` is no positive integer.
         """
+        size = self._batch_size
         with self._lock:
             found = self._lookup(dict.fromkeys(texts))
             missing = sorted(set(texts) - set(found), key=lambda text: (len(text), text))
-            size = int(getattr(self._embedder, "batch_size", _BATCH))
-            for start in range(0, len(missing), size):
-                some = missing[start : start + size]
-                vectors = as_vectors(self._embedder.encode(some), len(some), "what the embedder returned")
-                for text, vector, over in zip(some, vectors, self._over_window(some), strict=True):
-                    found[text] = _Entry(vector, over)
-                    if self._store is not None:
-                        self._store.put(text, vector)
-            self._remember(found)
+            try:
+                for start in range(0, len(missing), size):
+                    found.update(self._embed(missing[start : start + size]))
+            finally:
+                self._remember(found)
         entries = [found[text] for text in texts]
         sizes = sorted({entry.vector.size for entry in entries})
         if len(sizes) > 1:
@@ -87,7 +88,7 @@ class TextEmbedder:
                 f"expected embeddings of one dimension, got {sizes}; if an on-disk cache is in use, give another "
                 "directory, or another model_id to an embedder that has changed"
             )
-        self._warn_once(sum(entry.over_window for entry in found.values()), len(found))
+        self._warn_once(found.values())
         flags = np.array([entry.over_window for entry in entries]) if self._tells_window else None
         return Embeddings(np.stack([entry.vector for entry in entries]), flags)
 
@@ -105,7 +106,29 @@ class TextEmbedder:
 
     @property
     def _tells_window(self) -> bool:
-        return self._window is not None and self._count_tokens is not None
+        return self._window.exceeded_by([]) is not None
+
+    @property
+    def _batch_size(self) -> int:
+        size = getattr(self._embedder, "batch_size", _BATCH)
+        if not isinstance(size, Integral) or size < 1:
+            raise EmbeddingError(
+                f"the embedder's batch_size is {size!r}; expected a positive integer: the number of texts that encode() is "
+                f"given at once; without the attribute it is {_BATCH}"
+            )
+        return int(size)
+
+    def _embed(self, texts: list[str]) -> dict[str, _Entry]:
+        vectors = as_vectors(self._embedder.encode(texts), len(texts), "what the embedder returned")
+        # Copies: an embedder may fill the same buffer again, and a row that is kept must not keep its whole batch.
+        entries = {
+            text: _Entry(vector.copy(), over)
+            for text, vector, over in zip(texts, vectors, self._over_window(texts), strict=True)
+        }
+        if self._store is not None:
+            for text, entry in entries.items():
+                self._store.put(text, entry.vector)
+        return entries
 
     def _lookup(self, texts: dict[str, None]) -> dict[str, _Entry]:
         found = {text: self._memory[text] for text in texts if text in self._memory}
@@ -124,42 +147,28 @@ class TextEmbedder:
             self._memory.popitem(last=False)
 
     def _over_window(self, texts: list[str]) -> list[bool]:
-        if not texts or self._window is None or self._count_tokens is None:
-            return [False] * len(texts)
-        return [count > self._window for count in self._count_tokens(texts)]
+        return self._window.exceeded_by(texts) or [False] * len(texts)
 
-    def _warn_once(self, over: int, total: int) -> None:
-        if over and not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"{over} of {total} texts are longer than the embedder's window of {self._window} tokens; their end, "
-                "where the answer stands, is not embedded; use an embedder with a longer window, or shorter texts "
-                "(said once; the count of every step is in its metrics)",
-                EmbeddingWindowWarning,
-                stacklevel=3,
+    def _warn_once(self, entries: Iterable[_Entry]) -> None:
+        if self._warned:
+            return
+        over = [entry.over_window for entry in entries]
+        if not self._tells_window:
+            message = (
+                f"the embedder ({type(self._embedder).__name__}) does not tell its window, so texts that it cuts go "
+                "unnoticed; give it max_tokens and count_tokens(list[str]) -> list[int], or max_tokens = math.inf if no "
+                "text is too long for it (said once)"
             )
-
-
-def as_vectors(returned: Any, count: int, what: str) -> npt.NDArray[np.float32]:
-    """Check embeddings and return them as float32 [count, dim].
-
-    Raises:
-        EmbeddingError: Not `count` rows of at least one value, or values that are NaN or inf.
-    """
-    if hasattr(returned, "detach"):  # torch: numpy knows neither bfloat16 nor other devices
-        returned = returned.detach().float().cpu()
-    vectors = np.asarray(returned, dtype=np.float32)
-    if vectors.ndim != 2 or len(vectors) != count or vectors.shape[1] == 0:
-        raise EmbeddingError(
-            f"{what} has shape {vectors.shape}; expected [{count}, dim], one row for each of {count} texts; "
-            "encode() must return a row for every text, in their order"
-        )
-    if not np.isfinite(vectors).all():
-        raise EmbeddingError(
-            f"{what} holds NaN or inf in row {int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])} of {count}; "
-            "expected finite values; run the embedder in float32 or bfloat16"
-        )
-    return vectors
+        elif any(over):
+            message = (
+                f"{sum(over)} of {len(over)} texts are longer than the embedder's window of {self._window.tokens} tokens; "
+                "their end, where the answer stands, is not embedded; use an embedder with a longer window, or shorter "
+                "texts (said once; the count of every step is in its metrics)"
+            )
+        else:
+            return
+        self._warned = True
+        warnings.warn(message, EmbeddingWindowWarning, stacklevel=3)
 
 
 class SentenceTransformerEmbedder:
@@ -189,20 +198,19 @@ class SentenceTransformerEmbedder:
         self.batch_size = 8 if self._model.device.type == "cpu" else 64
 
     @property
-    def max_tokens(self) -> int | None:
+    def max_tokens(self) -> float | None:
         """Number of tokens that fit the model, special tokens included; None where the model does not say."""
-        window = self._model.max_seq_length
-        return None if window is None else int(window)
+        window: float | None = self._model.max_seq_length
+        return window
 
     def count_tokens(self, texts: list[str]) -> list[int]:
         """Tokens of each text, special tokens included, before anything is cut off."""
-        tokens = self._model.tokenizer(texts, truncation=False, padding=False, verbose=False)
-        return [len(ids) for ids in tokens["input_ids"]]
+        return count_tokens(self._model, texts, prompt="")
 
     def encode(self, texts: list[str]) -> npt.NDArray[Any]:
-        """[texts, dim]; the texts go to the model as they are, without a prompt."""
+        """[texts, dim]; the texts go to the model as they are, without a prompt, be it the model's default one."""
         vectors: npt.NDArray[Any] = self._model.encode(
-            texts, batch_size=max(1, len(texts)), show_progress_bar=False, convert_to_numpy=True
+            texts, prompt="", batch_size=max(1, len(texts)), show_progress_bar=False, convert_to_numpy=True
         )
         return vectors
 

@@ -30,7 +30,7 @@ class Rollout:
     truncated: bool = False  #: generation stopped at the length limit
     correct: bool | None = None  #: whether the answer is right; None: judged from `answer` and `completion`
     embedding: Array | None = field(default=None, compare=False, repr=False)
-    """[dim] sentence embedding of the completion, if already computed; None: the embedder is asked."""
+    """[dim] sentence embedding of the completion, if already computed (a list will do); None: the embedder is asked."""
     base: BaseScore | None = None
     """The base score, where a framework or a user's own reward function has it already; then `answer` and `correct` are
     not looked at and the text is not parsed. None: computed from them."""
@@ -62,6 +62,16 @@ class TermValue(NamedTuple):
     values: Float[Tensor, " rollouts"]
     valid: Bool[Tensor, " rollouts"]
 
+    @classmethod
+    def nowhere(cls, rollouts: int) -> TermValue:
+        """A term that exists for no rollout, to be filled in: float32 on the CPU, whatever torch's defaults are."""
+        import torch
+
+        return cls(
+            torch.zeros(rollouts, dtype=torch.float32, device="cpu"),
+            torch.zeros(rollouts, dtype=torch.bool, device="cpu"),
+        )
+
 
 class RewardTerm(Protocol):
     """An alignment term: compares each target rollout with its reference (an index into the batch, -1: none)."""
@@ -73,8 +83,10 @@ class RewardTerm(Protocol):
 class Embedder(Protocol):
     """Anything that turns texts into vectors.
 
-    Optional attributes are used where present: `max_tokens` and `count_tokens(list[str]) -> list[int]` to notice texts
-    that do not fit, `batch_size` (texts a call, default 32), and `model_id`, which an on-disk cache needs.
+    Optional attributes are used where present: `max_tokens` (math.inf: no limit) and `count_tokens(list[str]) ->
+    list[int]` to notice texts that do not fit, `batch_size` (texts a call, default 32), and `model_id`, which an on-disk
+    cache needs. A plain SentenceTransformer tells its window by itself; of any other without `max_tokens` a warning says
+    once that it cannot be noticed.
     """
 
     def encode(self, texts: list[str], /) -> Array:

@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Integral
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from tars_rewards.protocol import TermValue
 from tars_rewards.similarity import cosine
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from jaxtyping import Bool, Float, Int
     from torch import Tensor
 
@@ -98,7 +99,8 @@ def representation_term(
         layers: Which layers are compared, see `select_layers`.
         center: Subtract from each state the mean over the scorable rollouts of its pair, both modalities together and
             each rollout counting once, layer by layer, before the comparison. The mean state that all rollouts share,
-            which a few very large dimensions dominate, then no longer pushes every cosine towards 1.
+            which a few very large dimensions dominate, then no longer pushes every cosine towards 1. A zero state is no
+            state: it is left out of the mean and stays zero.
 
     Returns:
         The term, in [-1, 1], and the cosine of every chosen layer; both 0 where not valid. A rollout is not valid
@@ -109,12 +111,12 @@ def representation_term(
         LayerSelectionError: The layers do not fit those that came.
     """
     states = _checked_states(batch)
+    term = TermValue.nowhere(len(batch))
     if not states:
-        return TermValue(torch.zeros(len(batch)), torch.zeros(len(batch), dtype=torch.bool)), torch.zeros(len(batch), 0)
+        return term, term.values.new_zeros(len(batch), 0)
     depth, hidden = next(iter(states.values())).shape
     chosen = select_layers(layers, depth)
-    per_layer = torch.zeros(len(batch), len(chosen))
-    valid = torch.zeros(len(batch), dtype=torch.bool)
+    per_layer = term.values.new_zeros(len(batch), len(chosen))
     chosen_reference = reference.numpy()
     compared = chosen_reference >= 0
     used = batch.scorable if center else _involved(chosen_reference)
@@ -129,8 +131,8 @@ def representation_term(
         values, exists = cosine(stacked[position[targets]], stacked[position[chosen_reference[targets]]])
         complete = exists.all(dim=-1)
         per_layer[targets] = torch.where(complete[:, None], values, 0.0)
-        valid[targets] = complete
-    return TermValue(per_layer.mean(dim=-1), valid), per_layer
+        term.valid[targets] = complete
+    return TermValue(per_layer.mean(dim=-1), term.valid), per_layer
 
 
 def _checked_states(batch: RolloutBatch) -> dict[int, Tensor]:
@@ -152,7 +154,7 @@ def _checked_state(batch: RolloutBatch, index: int, first: int, states: Mapping[
             "its pooled [layers, hidden] states; capture them (tars_rewards.capture), or set alpha=0"
         )
     try:
-        state: Tensor = torch.as_tensor(given).detach().cpu()
+        state = given.detach().cpu() if isinstance(given, torch.Tensor) else torch.from_numpy(_plain(given))
     except (TypeError, ValueError) as error:
         raise HiddenStatesError(
             f"{batch.describe(index)} has hidden_states of type {type(given).__name__}, no array ({error}); "
@@ -175,6 +177,12 @@ def _checked_state(batch: RolloutBatch, index: int, first: int, states: Mapping[
             "in float32 and over at least one token"
         )
     return state
+
+
+def _plain(given: Any) -> npt.NDArray[Any]:
+    """An array as torch takes it: in the machine's byte order, without negative strides."""
+    array = np.asarray(given)
+    return np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
 
 
 def _involved(reference: Int[np.ndarray, " rollouts"]) -> Bool[np.ndarray, " rollouts"]:
@@ -205,7 +213,7 @@ def _stack(
 ) -> Float[Tensor, "rows chosen hidden"]:
     picked = [states[row] for row in rows.tolist()]
     whole = layers == list(range(picked[0].shape[0]))
-    stacked = torch.empty(len(rows), len(layers), picked[0].shape[1])
+    stacked = torch.empty(len(rows), len(layers), picked[0].shape[1], dtype=torch.float32, device="cpu")
     for into, state in zip(stacked, picked, strict=True):
         into.copy_(state if whole else state[layers])
     return stacked
@@ -215,8 +223,9 @@ def _centered(
     stacked: Float[Tensor, "rows chosen hidden"], group: Int[Tensor, " rows"]
 ) -> Float[Tensor, "rows chosen hidden"]:
     groups = int(group.max()) + 1
-    sums = torch.zeros(groups, *stacked.shape[1:]).index_add_(0, group, stacked)
-    sizes = torch.bincount(group, minlength=groups)
-    centered = stacked - (sums / sizes[:, None, None])[group]
+    present = (stacked != 0).any(dim=-1)
+    sums = stacked.new_zeros(groups, *stacked.shape[1:]).index_add_(0, group, stacked)
+    sizes = stacked.new_zeros(groups, stacked.shape[1]).index_add_(0, group, present.float()).clamp(min=1)
+    centered = stacked - (sums / sizes[..., None])[group]
     noise = centered.norm(dim=-1) <= _ROUNDING * stacked.norm(dim=-1)
-    return centered.masked_fill(noise[..., None], 0.0)
+    return centered.masked_fill((noise | ~present)[..., None], 0.0)

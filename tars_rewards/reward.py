@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,26 +29,28 @@ class TARSReward:
     rollouts, the config and the step alone: not on their order (give each a `sample_id`), nor on how pairs are spread
     over calls or processes.
 
-    Can be pickled; an embedder of its own making, and what it remembers, are then left behind and made again on demand.
+    Can be pickled, attributes of a subclass included; an embedder of its own making, and what it remembers, are then
+    left behind and made again on demand.
 
     Args:
         config: The settings.
         embedder: Turns completions into vectors; None: the config's sentence-transformers model, loaded when first
-            needed, and never with beta=0.
+            needed. With beta=0 it is neither loaded nor looked at.
 
     Raises:
-        ConfigError: The embedder has no `encode`, or no `model_id` although an on-disk cache is asked for.
+        ConfigError: The config is no TARSConfig; or, with beta > 0, the embedder has no `encode`, or no `model_id`
+            although an on-disk cache is asked for.
     """
 
     def __init__(self, config: TARSConfig | None = None, *, embedder: Embedder | None = None) -> None:
         self.config = TARSConfig() if config is None else config
-        if embedder is not None and not callable(getattr(embedder, "encode", None)):
-            raise ConfigError(f"expected an embedder with encode(list[str]) -> [N, dim], got {type(embedder).__name__}")
-        if embedder is not None and self.config.embedding_cache and not getattr(embedder, "model_id", None):
+        if not isinstance(self.config, TARSConfig):
             raise ConfigError(
-                f"embedding_cache needs to tell embedders apart, and {type(embedder).__name__} has no model_id; give "
-                "it one (a string that changes with its weights), or set embedding_cache=None"
+                f"expected a TARSConfig, got {type(config).__name__}: {config!r}; settings by name go through "
+                "TARSConfig.from_mapping"
             )
+        if embedder is not None and self.config.beta > 0:
+            _check_embedder(embedder, self.config)
         self._given_embedder = embedder
         self._reset()
 
@@ -57,7 +60,8 @@ class TARSReward:
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"config": self.config, "_given_embedder": self._given_embedder}
+        made_on_demand = ("_default_embedder", "_texts", "_lock")
+        return {name: value for name, value in self.__dict__.items() if name not in made_on_demand}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(state)
@@ -114,13 +118,14 @@ class TARSReward:
 
         Args:
             rollouts: All rollouts of the questions in the batch, both modalities, in any order and any numbers.
-            step: The training step; references are drawn anew in each.
+            step: The training step, an integer; references are drawn anew in each.
 
         Returns:
             Rewards, terms, validity, references and metrics in the order of the rollouts, as CPU tensors. The reference
             is drawn whatever the weights; a rollout that is empty, or left out as truncated, has none and is none.
 
         Raises:
+            ConfigError: The step is no integer.
             RolloutError: A rollout is malformed, or one of the children: a modality is unknown, an identity occurs
                 twice, an answer is missing, or (alpha > 0) hidden states are missing, misshapen or not finite.
             LayerSelectionError: alpha > 0, and the layers do not fit the hidden states.
@@ -138,8 +143,9 @@ class TARSReward:
         with _timed(seconds, "base"):
             batch = RolloutBatch.from_rollouts(rollouts, config)
             scores = [self._base_of(batch, index) for index in range(len(batch))]
-            correct = np.array([score.correct for score in scores])
-            base = torch.tensor([score.reward for score in scores], dtype=torch.float32, device="cpu")
+            correct = np.array([score.correct for score in scores], bool)
+            formatted = np.array([score.format for score in scores], bool)
+            base = torch.from_numpy(np.array([score.reward for score in scores], np.float32))
         with _timed(seconds, "reference"):
             candidate = ~batch.is_target & batch.scorable & correct
             draws = reference_draws(
@@ -147,15 +153,15 @@ class TARSReward:
                 batch.pair,
                 batch.sample_id,
                 seed=config.seed,
-                step=step,
+                step=_integer(step),
                 modality=config.target_modality,
             )
             needs = batch.is_target & batch.scorable
             reference = torch.from_numpy(
                 choose_references(batch.pair, batch.sample_id, needs=needs, candidate=candidate, draws=draws)
             )
-        absent = TermValue(torch.zeros(len(batch)), torch.zeros(len(batch), dtype=torch.bool))
-        terms, layer_similarity, over_window = {"representation": absent, "behavior": absent}, None, None
+        terms = {name: TermValue.nowhere(len(batch)) for name in ("representation", "behavior")}
+        layer_similarity, over_window = None, None
         if config.alpha > 0:
             from tars_rewards.representation import representation_term
 
@@ -167,15 +173,14 @@ class TARSReward:
         if config.beta > 0:
             with _timed(seconds, "behavior"):
                 terms["behavior"], over_window = self._behavior(batch, reference)
-        everywhere = torch.ones(len(batch), dtype=torch.bool)
         components = {
-            "accuracy": torch.tensor([float(score.correct) for score in scores]),
-            "format": torch.tensor([float(score.format) for score in scores]),
+            "accuracy": torch.from_numpy(correct.astype(np.float32)),
+            "format": torch.from_numpy(formatted.astype(np.float32)),
             **{name: term.values for name, term in terms.items()},
         }
         valid = {
-            "accuracy": everywhere,
-            "format": everywhere.clone(),
+            "accuracy": torch.from_numpy(np.ones(len(batch), bool)),
+            "format": torch.from_numpy(np.ones(len(batch), bool)),
             **{name: term.valid for name, term in terms.items()},
         }
         total = combine(
@@ -241,11 +246,29 @@ class TARSReward:
         with self._lock:
             if self._texts is None:
                 embedder, directory = self.embedder, self.config.embedding_cache
+                _check_embedder(embedder, self.config)
                 store = None
                 if directory is not None:
                     store = EmbeddingStore(directory, model_id=str(getattr(embedder, "model_id", "")))
                 self._texts = TextEmbedder(embedder, memory=self.config.embedding_cache_size, store=store)
             return self._texts
+
+
+def _check_embedder(embedder: object, config: TARSConfig) -> None:
+    if not callable(getattr(embedder, "encode", None)):
+        raise ConfigError(f"expected an embedder with encode(list[str]) -> [N, dim], got {type(embedder).__name__}")
+    if config.embedding_cache and not getattr(embedder, "model_id", None):
+        raise ConfigError(
+            f"embedding_cache needs to tell embedders apart, and {type(embedder).__name__} has no model_id; give it "
+            "one (a string that changes with its weights), or set embedding_cache=None"
+        )
+
+
+def _integer(step: Any) -> int:
+    try:
+        return operator.index(step)
+    except TypeError as error:
+        raise ConfigError(f"expected an integer step, got {step!r} ({type(step).__name__}); use int(…)") from error
 
 
 @contextmanager

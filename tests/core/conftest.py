@@ -1,6 +1,7 @@
 """Fixtures of the core's tests: a generated batch, embedders that count, and the real small embedder."""
 
 import importlib.util
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,9 +17,9 @@ def block(answer: str, reasoning: str = "so") -> str:
 
 
 class HashEmbedder:
-    """A vector per text from the text alone; remembers every call."""
+    """A vector per text from the text alone; remembers every call. No text is too long for it."""
 
-    model_id = "hash"
+    model_id, max_tokens = "hash", math.inf
 
     def __init__(self, dim: int = 8) -> None:
         self.dim = dim

@@ -55,9 +55,19 @@ def test_one_modality_does_not_shift_the_other() -> None:
 
 def test_equal_rewards_give_zero_also_scaled() -> None:
     assert modality_normalized_advantages([0.3] * 4, ["q"] * 4, ["text"] * 4, scale=True).tolist() == [0.0] * 4
+    assert modality_normalized_advantages([0.1] * 3, ["q"] * 3, ["text"] * 3, scale=True).tolist() == [0.0] * 3
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.array, list])
+def test_groups_are_formed_by_value(kind: object) -> None:
+    """The elements of a tensor are hashed by identity: each would be a group of its own."""
+    pair_ids, modalities = kind([7, 7, 8, 8, 7]), kind([0, 0, 0, 0, 1])
+    got = modality_normalized_advantages([1.0, 0.0, 5.0, 3.0, 2.0], pair_ids, modalities)
+    assert got.tolist() == [0.5, -0.5, 1.0, -1.0, 2.0]
 
 
 def test_dtype() -> None:
+    assert modality_normalized_advantages(np.ones(1), ["q"], ["text"]).dtype == torch.float32
     assert modality_normalized_advantages(torch.ones(1).bfloat16(), ["q"], ["text"]).dtype == torch.bfloat16
     assert modality_normalized_advantages([1, 2], ["q", "q"], ["text", "text"]).dtype == torch.float32
 

@@ -53,6 +53,16 @@ def test_numpy_sample_ids() -> None:
         ([Rollout(3, "text")], RolloutError, "expected a str pair_id, got 3"),
         ([Rollout("a", "text", completion=[1, 2])], RolloutError, "expected a str completion, got list"),
         ([Rollout("a", "text", sample_id="0")], RolloutError, "expected an integer sample_id"),
+        ([Rollout("a", "text", sample_id=1.0)], RolloutError, "expected an integer sample_id"),
+        ([Rollout("a", "text", sample_id=2**63)], RolloutError, "of 64 bits or None, got 9223372036854775808"),
+        ([Rollout("a", "text", sample_id=-(2**63) - 1)], RolloutError, "of 64 bits"),
+        ([Rollout("a", "text", correct=0.5)], RolloutError, r"correct to be True, False or None, got 0\.5; a graded"),
+        ([Rollout("a", "text", correct=float("nan"))], RolloutError, "correct to be True, False or None, got nan"),
+        ([Rollout("a", "text", correct="false")], RolloutError, "got 'false'"),
+        ([Rollout("a", "text", correct=1)], RolloutError, "got 1"),
+        ([Rollout("a", "text", truncated="False")], RolloutError, "truncated to be True or False, got 'False'"),
+        ([Rollout("a", "text", truncated=None)], RolloutError, "truncated to be True or False, got None"),
+        ([Rollout("a", "text", truncated=1.0)], RolloutError, "truncated to be True or False"),
         (
             [Rollout("a", "text", sample_id=1), Rollout("b", "text", sample_id=1), Rollout("a", "text", sample_id=1)],
             DuplicateRolloutError,
@@ -64,6 +74,23 @@ def test_numpy_sample_ids() -> None:
 def test_bad_batches(rollouts: list, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         RolloutBatch.from_rollouts(rollouts, CONFIG)
+
+
+def test_a_clash_with_a_default_sample_id_says_so() -> None:
+    unnamed, named = Rollout("a", "text"), Rollout("a", "text", sample_id=1)
+    with pytest.raises(DuplicateRolloutError, match="rollout 1 has no sample_id and got its order of appearance") as it:
+        RolloutBatch.from_rollouts([named, unnamed], CONFIG)
+    assert "padding rows" not in str(it.value)
+    with pytest.raises(DuplicateRolloutError, match="number the samples, and drop padding rows"):
+        RolloutBatch.from_rollouts([named, named], CONFIG)
+
+
+def test_numpy_booleans_and_the_largest_sample_ids() -> None:
+    rollouts = [
+        Rollout("a", "text", sample_id=2**63 - 1, truncated=np.bool_(True), correct=np.bool_(False)),
+        Rollout("a", "text", sample_id=-(2**63), correct=None),
+    ]
+    assert RolloutBatch.from_rollouts(rollouts, CONFIG).sample_id.tolist() == [2**63 - 1, -(2**63)]
 
 
 def test_same_sample_in_both_modalities_is_no_duplicate() -> None:

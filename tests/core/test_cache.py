@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,10 @@ from tars_rewards.cache import EmbeddingStore
 
 def vector_of(text: str) -> np.ndarray:
     return np.full(64, len(text), np.float32)
+
+
+def files(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file()]
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -34,35 +39,97 @@ def test_odd_texts(tmp_path: Path) -> None:
     assert all(path.resolve().is_relative_to(tmp_path.resolve()) for path in tmp_path.rglob("*"))
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "garbage", "nan", "shape", "pickle"])
-def test_damaged_files_are_embedded_again(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+DAMAGE = {
+    "cut": lambda content: content[:-10],
+    "cut to whole values": lambda content: content[:-8],
+    "longer": lambda content: content + b"\0" * 4,
+    "empty": lambda content: b"",
+    "checksum only": lambda content: content[-16:],
+    "garbage": lambda content: b"garbage",
+    "zip": lambda content: b"PK\x03\x04" + content[4:],
+    "zeros": lambda content: bytes(len(content)),
+    "one bit": lambda content: bytes([content[0] ^ 1]) + content[1:],
+    "one bit of the checksum": lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_damaged_files_are_embedded_again(tmp_path: Path, damage: object, caplog: pytest.LogCaptureFixture) -> None:
     store = EmbeddingStore(tmp_path, model_id="m")
     store.put("text", vector_of("text"))
-    (path,) = tmp_path.rglob("*.npy")
-    if damage == "cut":
-        path.write_bytes(path.read_bytes()[:-10])
-    elif damage == "empty":
-        path.write_bytes(b"")
-    elif damage == "garbage":
-        path.write_bytes(b"garbage")
-    elif damage == "pickle":
-        np.save(path, np.array([{}], dtype=object), allow_pickle=True)
-    else:
-        np.save(path, np.full(4, np.nan, np.float32) if damage == "nan" else np.ones((2, 2), np.float32))
+    (path,) = files(tmp_path)
+    path.write_bytes(damage(path.read_bytes()))
     assert store.get("text") is None
     assert "embedded again" in caplog.text
     store.put("text", vector_of("text"))
     np.testing.assert_array_equal(store.get("text"), vector_of("text"))
 
 
+def test_no_damaged_byte_goes_unnoticed(tmp_path: Path) -> None:
+    store = EmbeddingStore(tmp_path, model_id="m")
+    store.put("text", np.arange(8, dtype=np.float32))
+    (path,) = files(tmp_path)
+    content, rng = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(500):
+        damaged = np.frombuffer(content, np.uint8).copy()
+        damaged[rng.integers(len(damaged), size=rng.integers(1, 9))] ^= np.uint8(rng.integers(1, 256))
+        path.write_bytes(damaged.tobytes())
+        assert store.get("text") is None or damaged.tobytes() == content
+
+
+def test_a_file_of_another_text_in_its_place(tmp_path: Path) -> None:
+    store = EmbeddingStore(tmp_path, model_id="m")
+    store.put("text", vector_of("text"))
+    (mine,) = files(tmp_path)
+    store.put("other one", vector_of("other one"))
+    (other,) = set(files(tmp_path)) - {mine}
+    mine.write_bytes(other.read_bytes())
+    assert store.get("text") is None
+
+
+def test_something_that_is_no_file_in_its_place(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = EmbeddingStore(tmp_path, model_id="m")
+    store.put("text", vector_of("text"))
+    (path,) = files(tmp_path)
+    path.unlink()
+    path.mkdir()
+    assert store.get("text") is None
+    assert "cannot be read" in caplog.text
+    store.put("text", vector_of("text"))
+    assert "in the way" in caplog.text
+    assert files(tmp_path) == []
+
+
+def test_a_file_that_may_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def forbidden(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_bytes", forbidden)
+    assert EmbeddingStore(tmp_path, model_id="m").get("text") is None
+    assert "Permission denied" in caplog.text
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        EmbeddingStore(tmp_path, model_id="m").put("text", vector_of("text"))
+    finally:
+        os.umask(before)
+    (path,) = files(tmp_path)
+    assert path.stat().st_mode & 0o777 == mode
+
+
 def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space"):
         EmbeddingStore(tmp_path, model_id="m").put("text", vector_of("text"))
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert files(tmp_path) == []
 
 
 # Each process writes and reads the same texts as the others; a vector holds its text's length 64 times over.
@@ -88,8 +155,7 @@ def test_many_processes(tmp_path: Path) -> None:
         for number in range(4)
     ]
     assert [process.communicate(timeout=60) for process in processes] == [("0\n", "")] * 4
-    assert len(list(tmp_path.rglob("*.npy"))) == 20
-    assert list(tmp_path.rglob("*.tmp")) == []
+    assert len(files(tmp_path)) == 20  # nothing written aside is left
 
 
 def test_the_process_test_would_see_a_torn_write(tmp_path: Path) -> None:
@@ -99,8 +165,10 @@ import tars_rewards.cache as cache
 def put(self, text, vector):
     path = self._path(text)
     path.parent.mkdir(parents=True, exist_ok=True)
+    values = vector.tobytes()
     with open(path, "wb", buffering=0) as file:
-        np.save(file, vector)
+        file.write(values)
+        file.write(cache._checksum(path, values))
 cache.EmbeddingStore.put = put
 """
     code = HAMMER.replace("store, torn", in_place + "store, torn", 1)

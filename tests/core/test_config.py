@@ -1,5 +1,7 @@
+import copy
+import inspect
 import pickle
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,34 @@ def test_unknown_key_names_the_nearest_and_all() -> None:
     assert all(field.name in str(caught.value) for field in fields(TARSConfig))
     with pytest.raises(ConfigError, match=r"unknown setting 'zzz'\. Known settings"):
         TARSConfig.from_mapping({"zzz": 1.0})
+
+
+def test_an_unknown_keyword_gets_the_same_sentence() -> None:
+    with pytest.raises(ConfigError) as from_mapping:
+        TARSConfig.from_mapping({"alfa": 1})
+    for build in (lambda: TARSConfig(alfa=1), lambda: replace(TARSConfig(), alfa=1)):
+        with pytest.raises(ConfigError, match="unknown setting 'alfa'; did you mean 'alpha'") as caught:
+            build()
+        assert str(caught.value) == str(from_mapping.value)
+
+
+def test_it_is_a_dataclass_like_any_other() -> None:
+    names = [field.name for field in fields(TARSConfig)]
+    assert list(inspect.signature(TARSConfig).parameters) == names
+    assert inspect.signature(TARSConfig).parameters["alpha"].default == 1.0
+    assert TARSConfig(2.0, 0).alpha == 2.0
+    assert (
+        copy.deepcopy(TARSConfig(2.0)) == replace(TARSConfig(), alpha=2.0) == pickle.loads(pickle.dumps(TARSConfig(2)))
+    )
+    with pytest.raises(TypeError):
+        TARSConfig(*range(99))
+
+    @dataclass(frozen=True)
+    class Mine(TARSConfig):
+        more: int = 0
+
+    assert (Mine(alpha=0, more=3).more, Mine(alpha=0).alpha) == (3, 0.0)
+    assert Mine.from_mapping({"more": 2}).more == 2
 
 
 def test_from_something_else() -> None:

@@ -1,9 +1,29 @@
 import pickle
+import sys
 from types import SimpleNamespace
 
 import torch
 
 from tars_rewards import TARSConfig, TARSReward
+
+
+class Extended(TARSReward):
+    """A user's subclass with something of its own."""
+
+    def __init__(self, config: TARSConfig, note: str) -> None:
+        super().__init__(config)
+        self.note = note
+
+
+# Test modules are imported without a package; pickle finds the class by this name.
+Extended.__module__, Extended.__qualname__ = "tars_rewards_test_pickling", "Extended"
+sys.modules["tars_rewards_test_pickling"] = SimpleNamespace(Extended=Extended)  # type: ignore[assignment]
+
+
+def test_attributes_of_a_subclass_travel_along(tools: SimpleNamespace) -> None:
+    again = pickle.loads(pickle.dumps(Extended(TARSConfig(alpha=0, beta=0), "kept")))
+    assert (again.note, again.config.alpha) == ("kept", 0.0)
+    assert again(tools.make_batch(0)).total.any()
 
 
 def test_pickling(tools: SimpleNamespace, minilm_dir: str) -> None:

@@ -1,8 +1,10 @@
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 from tars_rewards import Rollout, TARSConfig, TARSReward
@@ -19,6 +21,8 @@ quick = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCh
 
 
 class OnesEmbedder:
+    max_tokens = math.inf
+
     def encode(self, texts: list[str]) -> np.ndarray:
         return np.ones((len(texts), 2))
 
@@ -64,6 +68,32 @@ def test_bad_layers_and_embedders(tmp_path) -> None:
     wrong_count = SimpleNamespace(encode=lambda texts: np.ones((1, 2)))
     with pytest.raises(EmbeddingError, match=r"shape \(1, 2\); expected \[2, dim\]"):
         TARSReward(embedder=wrong_count)(GOOD)
+
+
+@pytest.mark.parametrize("step", [3.0, "3", None, np.float64(3), torch.tensor(3.0)])
+def test_a_step_that_is_no_integer(step: object) -> None:
+    with pytest.raises(ConfigError, match=r"expected an integer step, got .*; use int\(…\)"):
+        TARSReward(TARSConfig(alpha=0, beta=0))(GOOD, step=step)
+
+
+def test_integers_of_every_kind_are_the_same_step(tools: SimpleNamespace) -> None:
+    rollouts, reward = tools.make_batch(0), TARSReward(TARSConfig(alpha=0, beta=0))
+    for step in (np.int64(3), np.uint8(3), torch.tensor(3)):
+        assert torch.equal(reward(rollouts, step=step).reference, reward(rollouts, step=3).reference)
+
+
+def test_a_config_must_be_one() -> None:
+    with pytest.raises(ConfigError, match=r"expected a TARSConfig, got dict: .*TARSConfig\.from_mapping"):
+        TARSReward({"alpha": 1})
+
+
+def test_without_the_behavior_term_the_embedder_is_not_looked_at(tmp_path) -> None:
+    config = TARSConfig(alpha=0, beta=0, embedding_cache=tmp_path)
+    for embedder in (object(), OnesEmbedder()):
+        reward = TARSReward(config, embedder=embedder)
+        assert reward(GOOD).total.tolist() == [1.0, 1.0]
+        with pytest.raises(ConfigError):  # by the time that it is used
+            reward.embed(["a"])
 
 
 def test_gold_completion_earns_everything(minilm_dir: str) -> None:
