@@ -3,6 +3,7 @@
 =====================  ================================================================================
 ``options``            settings that every adapter has besides those of the reward
 ``patching``           changes to objects of a framework: after their import, checked, never in silence
+``pairs``              the two rows of a question
 ``rollout_kl``         guard: the rollout engine and the actor agree about what was sampled
 ``embedding_batcher``  embeddings of completions that finish one by one
 ``vllm_plugin``        entry point of vLLM's processes

@@ -21,7 +21,8 @@ class AdapterOptions:
 
     max_rollout_kl: float | None = None
     """The run stops when the K3 estimate of KL(rollout || actor), mean over the completion tokens of one modality,
-    exceeds this. None: 1e-4 for a float32 rollout, 2e-2 for half precision. 0: no guard."""
+    exceeds this. 0: no guard. None: 1e-4 where both compute in float32; in half precision 2e-2, and after three steps
+    also ten times what these had (at least 1e-3)."""
     text_backbone_accuracy: float | None = None
     """Accuracy in (0, 1] of the original text backbone, the denominator of the modality recovery rate in validation.
     None: the model's own accuracy on text, before training where that is known."""

@@ -11,15 +11,21 @@ from tars_rewards.speech.families import SpeechModelFamily, find_family
 _INDEX = "model.safetensors.index.json"
 
 
-def checkpoint_family(path: str) -> SpeechModelFamily | None:
-    """Family of a checkpoint directory or hub id; None if it is no Speech LLM, or has no config that can be read."""
+def checkpoint_model_type(path: str) -> str | None:
+    """``model_type`` of a checkpoint directory or hub id; None if it has no config that can be read."""
     from transformers import PreTrainedConfig
 
     try:
         config, _ = PreTrainedConfig.get_config_dict(path)
     except OSError:
         return None
-    return find_family(config.get("model_type"))
+    model_type: str | None = config.get("model_type")
+    return model_type
+
+
+def checkpoint_family(path: str) -> SpeechModelFamily | None:
+    """Family of a checkpoint directory or hub id; None if it is no Speech LLM, or has no config that can be read."""
+    return find_family(checkpoint_model_type(path))
 
 
 def publish(directory: str | Path, source: str, family: SpeechModelFamily) -> None:
@@ -41,6 +47,7 @@ def publish(directory: str | Path, source: str, family: SpeechModelFamily) -> No
     from transformers import PreTrainedConfig
 
     config, _ = PreTrainedConfig.get_config_dict(source)
+    config.pop("_commit_hash", None)
     if config.get("model_type") != family.checkpoint_type:
         return  # the training began with the part alone, and ends with it
     directory = Path(directory)

@@ -30,11 +30,12 @@ class EncoderCache:
 
     Outputs are kept in host memory by a hash of the clip's features, least recently used first out. Clips that occur
     several times in one call are encoded once as well. The encoder runs as always while it has a trainable parameter,
-    or is in training mode with dropout. Loading weights empties the cache.
+    or may have one that is out of sight, or is in training mode with dropout. Loading weights empties the cache.
 
     Args:
-        tower: The encoder.
+        tower: The encoder, with all of its parameters: before sharding.
         family: Its model's family.
+        frozen: Whether its parameters are known to stay as they are.
         max_bytes: Host memory for outputs.
 
     Attributes:
@@ -42,10 +43,14 @@ class EncoderCache:
         encoded: Clips among them that went through the encoder.
     """
 
-    def __init__(self, tower: nn.Module, family: SpeechModelFamily, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self, tower: nn.Module, family: SpeechModelFamily, *, frozen: bool = False, max_bytes: int = MAX_BYTES
+    ) -> None:
         self.clips = 0
         self.encoded = 0
         self._tower = tower
+        self._frozen = frozen
+        self._parameters = sum(1 for _ in tower.parameters())
         self._forward: Callable[..., Any] = tower.forward
         self._split = _split_padded if family.fixed_window else _split_packed
         self._max_bytes = max_bytes
@@ -95,7 +100,11 @@ class EncoderCache:
         return kept
 
     def _reusable(self) -> bool:
-        if any(parameter.requires_grad for parameter in self._tower.parameters()):
+        parameters = list(self._tower.parameters())
+        if any(parameter.requires_grad for parameter in parameters):
+            return False
+        # FSDP1 flattens parameters into one that belongs to a module further out, where nothing tells theirs apart.
+        if len(parameters) < self._parameters and not self._frozen:
             return False
         config = self._tower.config
         return not (self._tower.training and any(getattr(config, name, 0) for name in _RANDOM))

@@ -35,6 +35,7 @@ class SpeechModelFamily:
             audio, and ranks would wait for each other in the all-gather of a layer that not all of them run.
         fixed_window: Whether the encoder takes its whole window only, so that features must not be trimmed.
         mrope: Whether the decoder takes positions on three axes (for audio and text, three times the same).
+        vllm_lora: Whether vLLM's class takes LoRA adapters beside the weights.
         published: Prefixes of weights as ``save_pretrained`` writes them, and as published checkpoints have them; the
             first that fits is replaced.
     """
@@ -54,6 +55,7 @@ class SpeechModelFamily:
     layer_classes: tuple[str, ...]
     fixed_window: bool
     mrope: bool
+    vllm_lora: bool
     published: tuple[tuple[str, str], ...]
 
     def trained_config(self, checkpoint_config: Any) -> Any:
@@ -90,6 +92,7 @@ QWEN2_AUDIO = SpeechModelFamily(
     layer_classes=("Qwen2DecoderLayer",),
     fixed_window=True,
     mrope=False,
+    vllm_lora=False,
     # transformers 5.15 puts "model." before what already has it.
     published=(("language_model.model.model.", "language_model.model."),),
 )
@@ -118,6 +121,7 @@ QWEN2_5_OMNI = SpeechModelFamily(
     layer_classes=("Qwen2_5OmniDecoderLayer", "Qwen2_5OmniVisionBlock"),
     fixed_window=False,
     mrope=True,
+    vllm_lora=True,
     published=(("thinker.", "thinker."), ("", "thinker.")),
 )
 

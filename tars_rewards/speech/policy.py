@@ -28,7 +28,7 @@ def prepare_model(model: Any, family: SpeechModelFamily, *, never_sampled: Seque
     if frozen:
         for tower in family.towers:
             model.get_submodule(tower).requires_grad_(False)
-    EncoderCache(model.get_submodule(family.audio_tower), family).install()
+    EncoderCache(model.get_submodule(family.audio_tower), family, frozen=frozen).install()
     mask_logits(model.get_output_embeddings(), never_sampled)
     _tie_audio_into_every_backward(model, family)
 

@@ -1,7 +1,8 @@
 """Stands for a package that registers a trainer of its own (as verl-omni does), and for a user's own reward.
 
 The trainer writes what every step held, from TransferQueue, before and after the advantage; the reward calls a
-completion correct if it has an even number of characters, since random models never give a right answer.
+completion correct if it has an even number of characters, since random models never give a right answer, and then gives
+3/4 for it, so that its own base reward is told apart from accuracy and format.
 Loaded into every process by ``VERL_USE_EXTERNAL_MODULES=recording``.
 """
 
@@ -24,7 +25,7 @@ FIELDS = (
 class ParityReward(TARSReward):
     def base(self, completion, answer, *, truncated=False):
         correct = len(completion) % 2 == 0
-        return BaseScore(correct, False, float(correct))
+        return BaseScore(correct, False, 0.75 * correct)
 
 
 def _register(module):

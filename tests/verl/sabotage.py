@@ -46,10 +46,31 @@ def push(module):
     module.BucketedWeightSender.async_send_weights = async_send_weights
 
 
+def lose(module):
+    """After the first push vLLM gets the weights of that one again and again, and says thank you."""
+    stock = module.BucketedWeightSender.async_send_weights
+    first = []
+
+    async def async_send_weights(self, weights):
+        if not first:
+            first.extend((name, tensor.clone()) for name, tensor in weights)
+        return await stock(self, iter(first))
+
+    module.BucketedWeightSender.async_send_weights = async_send_weights
+
+
+def expand(module):
+    """vLLM gets prompts in which the placeholders are expanded already, and expands them once more."""
+    module.SpeechProcessor.collapse = lambda self, token_ids, clips: list(token_ids)
+
+
+PUSH = "verl.workers.rollout.vllm_rollout.bucketed_weight_transfer"
 WAYS = {
     "silence": (SERVER, silence),
     "drop": (SERVER, drop),
-    "push": ("verl.workers.rollout.vllm_rollout.bucketed_weight_transfer", push),
+    "push": (PUSH, push),
+    "lose": (PUSH, lose),
+    "expand": ("tars_rewards.speech.processors", expand),
 }
 if os.environ.get("SABOTAGE"):
     after_import(*WAYS[os.environ["SABOTAGE"]])

@@ -5,11 +5,11 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from verl.utils import hf_processor
 
-from tars_rewards.errors import AdapterError
+from tars_rewards.errors import AdapterError, UnsupportedConfigError
 from tars_rewards.integration import patching
 from tars_rewards.speech.families import QWEN2_5_OMNI, QWEN2_AUDIO
 from tars_rewards.speech.vllm_models import QWEN2_AUDIO_PREFIXES, THINKER_PREFIXES
-from tars_rewards_verl.audio.config import prepare_config
+from tars_rewards_verl.audio.config import check_config, prepare_config
 
 FAMILIES = {"qwen2_audio": QWEN2_AUDIO, "qwen2_5_omni": QWEN2_5_OMNI}
 BOTH = pytest.mark.parametrize("name", FAMILIES)
@@ -132,6 +132,53 @@ def test_fsdp1_can_freeze_a_part(tiny):
     )
     prepare_config(prepared)
     assert prepared.actor_rollout_ref.actor.fsdp_config.use_orig_params is True
+
+
+# ---- what is refused for speech models, and for them alone
+
+LORA = ["actor_rollout_ref.model.lora_rank=8"]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("actor_rollout_ref.model.use_fused_kernels", "True", "takes no audio features"),
+        ("actor_rollout_ref.rollout.name", "sglang", "through verl's vLLM rollout alone"),
+    ],
+)
+def test_what_speech_models_cannot_be_trained_with_is_refused(tiny, name, key, value, why):
+    check_config(config(tiny, name, "actor_rollout_ref.rollout.name=vllm"))
+    with pytest.raises(UnsupportedConfigError, match=rf"{key}={value}: .*{why}"):
+        check_config(config(tiny, name, "actor_rollout_ref.rollout.name=vllm", f"++{key}={value}"))
+    check_config(config(tiny, "text", f"++{key}={value}"))
+
+
+def test_adapters_go_to_vllm_only_where_its_model_takes_them(tiny):
+    from vllm.model_executor.models.interfaces import supports_lora
+    from vllm.model_executor.models.qwen2_audio import Qwen2AudioForConditionalGeneration
+
+    assert not supports_lora(Qwen2AudioForConditionalGeneration)
+    assert not QWEN2_AUDIO.vllm_lora
+    rollout = "actor_rollout_ref.rollout.name=vllm"
+    check_config(config(tiny, "qwen2_5_omni", rollout, *LORA))
+    check_config(config(tiny, "qwen2_audio", rollout, *LORA, "actor_rollout_ref.model.lora.merge=True"))
+    for adapters in (LORA, ["actor_rollout_ref.model.lora_adapter_path=x"], ["++actor_rollout_ref.model.lora.rank=8"]):
+        with pytest.raises(
+            UnsupportedConfigError, match=r"lora\.merge=False: vLLM's Qwen2-Audio takes no LoRA adapters"
+        ):
+            check_config(config(tiny, "qwen2_audio", rollout, *adapters))
+
+
+@pytest.mark.parametrize("path", ["hdfs://cluster/model", "/only/on/another/node"])
+def test_a_tower_that_cannot_be_frozen_is_not_left_unfrozen_in_silence(tiny, path):
+    elsewhere = f"actor_rollout_ref.model.path={path}"
+    check_config(config(tiny, "qwen2_5_omni", elsewhere))
+    with pytest.raises(
+        UnsupportedConfigError, match=rf"freeze_vision_tower=True: .*cannot be read here .*path={path}\)"
+    ):
+        check_config(config(tiny, "qwen2_5_omni", elsewhere, "actor_rollout_ref.actor.freeze_vision_tower=True"))
+    check_config(config(tiny, "text", "actor_rollout_ref.actor.freeze_vision_tower=True"))
 
 
 @BOTH

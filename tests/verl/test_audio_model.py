@@ -1,56 +1,20 @@
-"""The trained speech models: encoder cache, frozen towers, masked logits, sharding; against plain Hugging Face ones."""
-
-import subprocess
-import sys
+"""The trained speech models: encoder cache, frozen towers, masked logits; against plain Hugging Face ones."""
 
 import pytest
 import torch
-from verl.utils.fsdp_utils import _select_fsdp2_wrap_targets
-from verl.utils.model import get_hf_auto_model_class
-from verl.workers.config.model import HFModelConfig
+from speech_models import FAMILIES, inputs_for, load, prepared, verl_configs
 
 from tars_rewards.speech.checkpoint import checkpoint_family
 from tars_rewards.speech.encoder_cache import EncoderCache
-from tars_rewards.speech.families import QWEN2_5_OMNI, QWEN2_AUDIO
-from tars_rewards.speech.policy import NEVER, prepare_model
+from tars_rewards.speech.families import QWEN2_5_OMNI
+from tars_rewards.speech.policy import NEVER
 
-FAMILIES = {"qwen2_audio": QWEN2_AUDIO, "qwen2_5_omni": QWEN2_5_OMNI}
 BOTH = pytest.mark.parametrize("name", FAMILIES)
 
 
 @pytest.fixture(scope="module")
 def configs(tiny):
-    return {
-        name: HFModelConfig(path=str(tiny / name), override_config={"attn_implementation": "sdpa"}) for name in FAMILIES
-    }
-
-
-def load(config):
-    """As verl's engine does."""
-    auto = get_hf_auto_model_class(config.hf_config)
-    return auto.from_pretrained(config.local_path, config=config.hf_config, dtype=torch.float32).eval()
-
-
-def inputs_for(processor, clips):
-    """One row per clip; None is a row of text as long as the others."""
-    text = "<|im_start|>user\n<|audio_bos|><|AUDIO|><|audio_eos|>2<|im_end|>\n"
-    known = [clip for clip in clips if clip is not None]
-    spoken = processor(text=[text], audio=known[:1], return_tensors="pt")["input_ids"][0]
-    written = torch.full_like(spoken, 40)
-    ids = torch.stack([written if clip is None else spoken for clip in clips])
-    return {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "position_ids": torch.arange(ids.shape[1]).expand_as(ids),
-        "use_cache": False,
-        **processor.features(known),
-    }
-
-
-def prepared(config, family, *, frozen=True, never_sampled=()):
-    model = load(config)
-    prepare_model(model, family, never_sampled=never_sampled, frozen=frozen)
-    return model, model.get_submodule(family.audio_tower).forward
+    return verl_configs(tiny)
 
 
 @BOTH
@@ -187,78 +151,3 @@ def test_prompt_only_tokens_get_no_probability_and_the_rest_are_renormalised(con
     torch.testing.assert_close(probabilities, logits.softmax(-1), rtol=0, atol=1e-6)
     entropy = -(probabilities * ours.log_softmax(-1)).sum(-1)
     assert torch.isfinite(entropy).all()
-
-
-@BOTH
-def test_nothing_inside_the_audio_tower_is_sharded_by_itself(configs, name):
-    config, family = configs[name], FAMILIES[name]
-    model, _ = prepared(config, family)
-    targets = _select_fsdp2_wrap_targets(model, model._no_split_modules)
-    inside = set(model.get_submodule(family.audio_tower).modules())
-    layers = [target for target in targets if type(target).__name__ == family.layer_classes[0]]
-    assert len(layers) == 3
-    assert not inside & set(targets)
-    # Without the patch an embedding inside would be chosen.
-    assert any(isinstance(module, torch.nn.Embedding) for module in inside)
-
-
-def test_sharding_of_other_models_is_verls(tiny):
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(tiny / "text")
-    targets = _select_fsdp2_wrap_targets(model, ["Qwen2DecoderLayer"])
-    assert {type(target).__name__ for target in targets} == {"Qwen2DecoderLayer", "Embedding", "Linear"}
-
-
-TWO_RANKS = """
-import sys, torch, torch.distributed as dist
-sys.path.insert(0, {helpers!r})
-import verl
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.device_mesh import init_device_mesh
-from verl.utils.fsdp_utils import _select_fsdp2_wrap_targets
-from verl.workers.config.model import HFModelConfig
-from test_audio_model import FAMILIES, inputs_for, load
-from tars_rewards.speech.policy import prepare_model
-rank, name, frozen, clip, directory = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "True", sys.argv[4], sys.argv[5]
-dist.init_process_group("gloo", init_method=f"file://{{directory}}/meet", rank=rank, world_size=2)
-config = HFModelConfig(path=f"{tiny}/{{name}}", override_config={{"attn_implementation": "sdpa"}})
-batches = [inputs_for(config.processor, [clip]), inputs_for(config.processor, [clip, None])]
-batches[1] = {{key: value[1:] for key, value in batches[1].items() if torch.is_tensor(value) and "feature" not in key}}
-loss = lambda model, batch: model(**batch).logits.log_softmax(-1)[..., 40].sum()
-model, plain = load(config), load(config)
-family = FAMILIES[name]
-prepare_model(model, family, never_sampled=[], frozen=frozen)
-mesh = init_device_mesh("cpu", (2,))
-for target in _select_fsdp2_wrap_targets(model, model._no_split_modules):
-    fully_shard(target, mesh=mesh)
-fully_shard(model, mesh=mesh)
-loss(model.train(), batches[rank]).backward()   # rank 0 hears, rank 1 reads
-(sum(loss(plain.train(), batch) for batch in batches) / 2).backward()
-for (label, ours), (_, theirs) in zip(model.named_parameters(), plain.named_parameters()):
-    if ours.requires_grad and theirs.grad is not None:
-        torch.testing.assert_close(ours.grad.full_tensor(), theirs.grad, rtol=1e-4, atol=1e-5, msg=label)
-print("agree", rank)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "frozen"), [("qwen2_audio", True), ("qwen2_5_omni", True), ("qwen2_5_omni", False)])
-def test_ranks_with_and_without_audio_reduce_the_same_gradients(tiny, clips, tmp_path, name, frozen):
-    code = TWO_RANKS.format(helpers=str(__file__).rpartition("/")[0], tiny=tiny)
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(rank), name, str(frozen), str(clips[0]), str(tmp_path)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        outputs = [rank.communicate(timeout=180)[0] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    for number, output in enumerate(outputs):
-        assert f"agree {number}" in output, output[-3000:]

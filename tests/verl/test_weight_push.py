@@ -1,10 +1,13 @@
 """A weight push ends: with the receiver's error when it failed, at the deadline when it hangs."""
 
+import re
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import ray
+import verl
 import zmq
 
 from tars_rewards.errors import AdapterError
@@ -28,7 +31,7 @@ def test_an_acknowledged_push_is_passed_through(sockets):
     answer = threading.Thread(target=lambda: (receiver.recv(), time.sleep(0.7), receiver.send(b"ok")))
     answer.start()
     watched = WatchedSocket(sender, None, deadline=10)
-    watched.send(b"weights")
+    watched.send_pyobj({"bucket_meta": {}, "is_last": True})
     assert watched.recv() == b"ok"
     answer.join()
 
@@ -36,9 +39,32 @@ def test_an_acknowledged_push_is_passed_through(sockets):
 def test_a_push_that_never_returns_ends_at_the_deadline(sockets):
     sender, _ = sockets
     watched = WatchedSocket(sender, None, deadline=0.1)
-    watched.send(b"weights")
-    with pytest.raises(AdapterError, match=r"not acknowledged within 0\.1 s"):
+    watched.send_pyobj("weights")
+    with pytest.raises(AdapterError, match=r"not acknowledged by the rollout engine within 0\.1 s"):
         watched.recv()
+
+
+def test_a_receiver_that_never_connects_ends_at_the_deadline():
+    """A REQ socket without a peer blocks in send; verl sends the first message right after it has bound the socket."""
+    context = zmq.Context()
+    sender = context.socket(zmq.REQ)
+    sender.bind_to_random_port("tcp://127.0.0.1")
+    sender.setsockopt(zmq.SNDTIMEO, 5000)  # so that the test ends without the deadline, too
+    try:
+        with pytest.raises(AdapterError, match=r"never connected, within 0\.1 s.*weight_push_deadline"):
+            WatchedSocket(sender, None, deadline=0.1).send_pyobj("weights")
+    finally:
+        sender.close(linger=0)
+        context.term()
+
+
+def test_verl_sends_and_receives_with_what_is_watched():
+    """Other ways to send would wait without a limit."""
+    # Read, not imported: the package around it needs vLLM by that name.
+    file = Path(verl.__file__).parent / "workers/rollout/vllm_rollout/bucketed_weight_transfer.py"
+    sender, _, _ = file.read_text().partition("class BucketedWeightReceiver")
+    used = set(re.findall(r"self\.socket\.(\w+)\(", sender))
+    assert used == {"bind", "send_pyobj", "recv", "close"}
 
 
 @pytest.mark.slow
@@ -51,7 +77,7 @@ def test_the_receivers_error_is_shown_long_before_the_deadline(sockets):
     try:
         sender, _ = sockets
         watched = WatchedSocket(sender, load_weights.remote(), deadline=300)
-        watched.send(b"weights")
+        watched.send_pyobj("weights")
         with pytest.raises(AdapterError, match="no module or parameter named 'model'"):
             watched.recv()
     finally:

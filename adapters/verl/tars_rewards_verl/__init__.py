@@ -1,6 +1,7 @@
 """The verl adapter of tars-rewards: what each file is for.
 
 ``plugin``           loaded by ``import verl`` in every process; installs the rest where it is needed
+``loaded``           whether verl did load it
 ``dispatch``         makes verl's stock entry point build our trainer when ``reward.custom`` is set
 ``settings``         refuses what cannot work, fills in what TARS needs in verl's config
 ``trainer``          mixin for verl's synchronous trainers: pairs, guards, final reward, metrics

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tars_rewards.errors import AdapterError
-from tars_rewards.protocol import Rollout
+from tars_rewards.protocol import BaseScore, Rollout
 
 if TYPE_CHECKING:
     from tensordict import TensorDict
@@ -75,7 +75,8 @@ def to_rollouts(
     """Build the rollouts of a step from the fields of its rows, in the order of ``keys``.
 
     Args:
-        data: Fields pair_id, modality, reward_model, extra_fields, and the pooled states if ``hidden_states``.
+        data: Fields pair_id, modality, reward_model, rm_scores, extra_fields, and the pooled states if ``hidden_states``.
+            The sum of a row's rm_scores is its base reward.
         keys: TransferQueue key of each row.
         completions: Decoded completion of each row.
         hidden_states: Whether the reward uses them.
@@ -86,12 +87,13 @@ def to_rollouts(
     """
     pooled = list(data[POOLED].unbind()) if hidden_states else [None] * len(keys)
     shapes = [tuple(shape.tolist()) for shape in data[POOLED_SHAPE].unbind()] if hidden_states else [None] * len(keys)
+    rewards = [float(scores.sum()) for scores in data["rm_scores"].unbind()]
     rollouts = []
     for row, (key, pair_id, modality, truth, extra) in enumerate(
         zip(keys, data["pair_id"], data["modality"], data["reward_model"], data["extra_fields"], strict=True)
     ):
         info = plain(extra).get("reward_extra_info") or {}
-        missing = {"acc", "truncated"} | ({"embedding", "over_window"} if embedding else set())
+        missing = {"acc", "format", "truncated"} | ({"embedding", "over_window"} if embedding else set())
         missing -= info.keys()
         if missing:
             raise AdapterError(
@@ -107,8 +109,8 @@ def to_rollouts(
                 answer=plain(truth)["ground_truth"],
                 hidden_states=_unflatten(pooled[row], shapes[row]),
                 truncated=bool(info["truncated"]),
-                correct=bool(info["acc"]),
                 embedding=info.get("embedding"),
+                base=BaseScore(bool(info["acc"]), bool(info["format"]), rewards[row]),
             )
         )
     return rollouts

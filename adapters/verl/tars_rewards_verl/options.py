@@ -1,4 +1,7 @@
-"""Options of the verl adapter, besides those of the reward (:class:`tars_rewards.config.TARSConfig`)."""
+"""Options of the verl adapter, besides those of the reward (:class:`tars_rewards.config.TARSConfig`).
+
+One of the reward's has another default here: ``embedder_device`` is "cpu" (:class:`tars_rewards_verl.reward.TARSReward`).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ class VerlOptions(AdapterOptions):
     """
 
     weight_push_deadline: float = 300.0
-    """Seconds that one message of a weight push to vLLM may take before the run is stopped."""
+    """Seconds that one message of a weight push to vLLM, or its acknowledgement, may take before the run is stopped."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -14,6 +14,9 @@ from tars_rewards_verl.options import VerlOptions
 class TARSReward(CoreReward):
     """TARS reward built from ``reward.custom_kwargs``.
 
+    Where ``embedder_device`` is not set the embedder runs on the CPU: the reward workers see the GPUs, and would all load
+    it onto the first one, beside the policy.
+
     To change or extend the reward, subclass it and name the subclass in ``reward.custom``; it is built in verl's reward
     workers (base reward, embeddings) and in the trainer (final reward).
 
@@ -27,7 +30,8 @@ class TARSReward(CoreReward):
     options: VerlOptions
 
     def __init__(self, **kwargs: Any) -> None:
-        config, self.options = split_settings(kwargs, VerlOptions)
+        device = kwargs.get("embedder_device") or "cpu"
+        config, self.options = split_settings({**kwargs, "embedder_device": device}, VerlOptions)
         super().__init__(config)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -20,7 +20,9 @@ class TARSRewardManager(RewardManagerBase):  # type: ignore[misc]
 
     For every completion it gives the base reward and, as extra info, what the trainer needs for the final reward:
     ``acc`` and ``format`` (0 or 1), ``truncated``, ``modality``, and when beta > 0 ``embedding`` (float32 [dim]) and
-    ``over_window`` (1 if the completion is longer than the embedder's window).
+    ``over_window`` (1 if the completion is longer than the embedder's window). A completion is truncated if it has all
+    the tokens that ``data.max_response_length``, or its prompt and ``rollout.max_model_len`` where that is set, leave it,
+    and no end.
     """
 
     def __init__(self, config: Any, tokenizer: Any, compute_score: Any, **_: Any) -> None:
@@ -28,6 +30,7 @@ class TARSRewardManager(RewardManagerBase):  # type: ignore[misc]
         kwargs = OmegaConf.to_container(config.reward.custom_kwargs, resolve=True)
         self.reward = load_reward(config.reward.custom, kwargs)
         self.max_response_length = int(config.data.max_response_length)
+        self.max_model_len = config.actor_rollout_ref.rollout.get("max_model_len")
         self.batcher = EmbeddingBatcher(self.reward.embed)
 
     async def run_single(self, data: DataProto) -> dict[str, Any]:
@@ -40,11 +43,14 @@ class TARSRewardManager(RewardManagerBase):  # type: ignore[misc]
             ``reward_score`` (the base reward) and ``reward_extra_info``.
         """
         item = data[-1]
-        responses = item.batch["responses"]
-        length = int(item.batch["attention_mask"][-responses.shape[-1] :].sum())
+        responses, mask = item.batch["responses"], item.batch["attention_mask"]
+        prompt_length, length = (int(part.sum()) for part in mask.split([len(mask) - len(responses), len(responses)]))
         tokens = responses[:length]
         completion = self.tokenizer.decode(tokens, skip_special_tokens=True)
-        truncated = length >= self.max_response_length and int(tokens[-1]) != self.tokenizer.eos_token_id
+        room = self.max_response_length
+        if self.max_model_len is not None:
+            room = min(room, int(self.max_model_len) - prompt_length)
+        truncated = length > 0 and length >= room and int(tokens[-1]) != self.tokenizer.eos_token_id
         columns = item.non_tensor_batch
         base = self.reward.base(completion, columns["reward_model"]["ground_truth"], truncated=truncated)
         info: dict[str, Any] = {

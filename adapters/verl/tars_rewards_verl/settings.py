@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from tars_rewards.errors import UnsupportedConfigError
 from tars_rewards_verl.audio import config as audio
 from tars_rewards_verl.options import VerlOptions
+from tars_rewards_verl.refusal import refuse, setting
 from tars_rewards_verl.weight_push import WEIGHT_PUSH_DEADLINE
 
 WORKER_LIBRARY = "tars_rewards_verl.worker"
+_MANAGER = {"source": "importlib", "name": "TARSRewardManager", "module.path": "pkg://tars_rewards_verl.reward_manager"}
+_ACTOR = "actor_rollout_ref.actor"
+_OWN_BASE = (
+    "both would give the base reward; subclass tars_rewards.verl.TARSReward, override `base`, and name your class in "
+    "reward.custom instead"
+)
+_PADDED = "the hidden states of padding would be pooled with those of completions; set it to False"
+
+# Keys that must be off.
+_OFF = {
+    "algorithm.rollout_correction.bypass_mode": (
+        "it skips the log-prob forward that hidden states are taken from; set it to False"
+    ),
+    "algorithm.filter_groups.enable": "it evicts one prompt of a pair and keeps the other; set it to False",
+    "trainer.v1.sampler.sync_refill_failed_groups": (
+        "it replaces one failed prompt by one of another pair; set it to False"
+    ),
+    "trainer.v1.sampler.custom_sampler.path": (
+        "a batch must be the prompts that were sent, pair by pair, and a sampler may choose others; set it to null"
+    ),
+    f"{_ACTOR}.pad_to_length": _PADDED,
+    f"{_ACTOR}.fsdp_config.pad_to_length": _PADDED,
+    "reward.custom_reward_function.path": _OWN_BASE,
+    "reward.reward_model.enable": "both would give the base reward; set it to False",
+}
+# verl's estimators that compare a completion with others than those of its prompt, or with none.
+_NOT_BY_PROMPT = ("gae", "gdpo", "reinforce_plus_plus", "reinforce_plus_plus_baseline", "remax")
 
 
 def enabled(config: DictConfig) -> bool:
@@ -25,60 +51,41 @@ def check_config(config: DictConfig) -> None:
     Raises:
         UnsupportedConfigError: Names the key, its value, why it cannot work and what to set instead.
     """
-
-    def value(key: str, default: Any = None) -> Any:
-        found = OmegaConf.select(config, key)
-        return default if found is None else found
-
-    def refuse(key: str, why: str) -> None:
-        raise UnsupportedConfigError(
-            f"reward.custom={value('reward.custom')} cannot run with {key}={value(key)}: {why}"
-        )
-
-    actor = "actor_rollout_ref.actor"
-    strategy = value(f"{actor}.strategy", "fsdp")
-    if strategy not in ("fsdp", "fsdp2"):
+    for key, why in _OFF.items():
+        if setting(config, key, False):
+            refuse(config, key, why)
+    if setting(config, f"{_ACTOR}.strategy", "fsdp") not in ("fsdp", "fsdp2"):
         refuse(
-            f"{actor}.strategy",
+            config,
+            f"{_ACTOR}.strategy",
             "hidden states are pooled in the FSDP engine's log-prob forward, and other engines spread the layers of one "
             "completion over ranks; set it to fsdp2",
         )
-    for key in (f"{actor}.ulysses_sequence_parallel_size", f"{actor}.fsdp_config.ulysses_sequence_parallel_size"):
-        if value(key, 1) > 1:
-            refuse(key, "each rank would pool its part of a completion only; set it to 1")
-    if not value("trainer.use_v1", True):
-        refuse("trainer.use_v1", "the legacy trainer is not supported; set it to True")
-    if value("algorithm.rollout_correction.bypass_mode", False):
+    for key in (f"{_ACTOR}.ulysses_sequence_parallel_size", f"{_ACTOR}.fsdp_config.ulysses_sequence_parallel_size"):
+        if setting(config, key, 1) > 1:
+            refuse(config, key, "each rank would pool its part of a completion only; set it to 1")
+    if not setting(config, "trainer.use_v1", True):
+        refuse(config, "trainer.use_v1", "the legacy trainer is not supported; set it to True")
+    if setting(config, "algorithm.adv_estimator") in _NOT_BY_PROMPT:
         refuse(
-            "algorithm.rollout_correction.bypass_mode",
-            "it skips the log-prob forward that hidden states are taken from; set it to False",
+            config,
+            "algorithm.adv_estimator",
+            "a completion must be compared with the other completions of its prompt alone, or speech would be measured "
+            "against text; set it to grpo (the paper's)",
         )
-    if value("algorithm.filter_groups.enable", False):
-        refuse(
-            "algorithm.filter_groups.enable",
-            "it evicts one prompt of a pair and keeps the other; set it to False",
-        )
-    if value("trainer.v1.sampler.sync_refill_failed_groups", False):
-        refuse(
-            "trainer.v1.sampler.sync_refill_failed_groups",
-            "it replaces one failed prompt by one of another pair; set it to False",
-        )
-    if value("reward.custom_reward_function.path"):
-        refuse(
-            "reward.custom_reward_function.path",
-            "both would give the base reward; subclass tars_rewards.verl.TARSReward, override `base`, and name your class "
-            "in reward.custom instead",
-        )
-    if value("reward.reward_model.enable", False):
-        refuse("reward.reward_model.enable", "both would give the base reward; set it to False")
+    manager = tuple(setting(config, f"reward.reward_manager.{key}") for key in _MANAGER)
+    if manager != tuple(_MANAGER.values()) and manager[:2] != ("register", "naive"):
+        refuse(config, "reward.reward_manager.name", _OWN_BASE)
     for key in ("data.train_batch_size", "data.gen_batch_size"):
-        if value(key, 2) % 2:
-            refuse(key, "a batch counts prompts, two for a pair; set it to an even number")
-    if value("actor_rollout_ref.rollout.n", 1) < 2:
+        if setting(config, key, 2) % 2:
+            refuse(config, key, "a batch counts prompts, two for a pair; set it to an even number")
+    if setting(config, "actor_rollout_ref.rollout.n", 1) < 2:
         refuse(
+            config,
             "actor_rollout_ref.rollout.n",
             "advantages are relative to the other completions of the same prompt; set it to 2 or more (the paper: 4)",
         )
+    audio.check_config(config)
 
 
 def check_trainer_class(stock: type) -> None:
@@ -99,9 +106,8 @@ def check_trainer_class(stock: type) -> None:
 def prepare_config(config: DictConfig) -> None:
     """Fill in what TARS needs; what the user has set stays. Safe to call twice."""
     with open_dict(config):
-        manager = config.reward.reward_manager
-        manager.source, manager.name = "importlib", "TARSRewardManager"
-        manager.module.path = "pkg://tars_rewards_verl.reward_manager"
+        for key, value in _MANAGER.items():
+            OmegaConf.update(config, f"reward.reward_manager.{key}", value)
         # The guard against lost weight pushes and silenced audio compares vLLM's log-probs with the actor's.
         rollout = config.actor_rollout_ref.rollout
         rollout.calculate_log_probs = True
@@ -117,3 +123,10 @@ def prepare_config(config: DictConfig) -> None:
             if WORKER_LIBRARY not in names:
                 model.external_lib = [*names, WORKER_LIBRARY]
     audio.prepare_config(config)
+
+
+def compute_dtypes(config: DictConfig) -> tuple[str, str]:
+    """Dtypes that the rollout engine and the actor compute in."""
+    # What verl's FSDP engines take where nothing is set.
+    actor = setting(config, f"{_ACTOR}.fsdp_config.mixed_precision.param_dtype", "bf16")
+    return str(setting(config, "actor_rollout_ref.rollout.dtype", "bfloat16")), str(actor)

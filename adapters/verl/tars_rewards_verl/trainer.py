@@ -5,7 +5,9 @@ The stock loop stays as it is. The mixin adds, at the places where verl's traine
 ====================  =================================================================================
 ``__init__``          refuses what cannot work, builds the reward, prints the banner
 ``_init_dataloader``  shuffling by pair
-``_submit_batch…``    remembers which prompts were sent to the rollout engine
+``_save_checkpoint``  keeps the denominator of the modality recovery rate with verl's checkpoint
+``_load_checkpoint``  and finds it again
+``_submit_batch…``    guard: whole pairs are sent to the rollout engine
 ``_balance_batch``    guard: all of their completions came back
 ``_compute_old…``     asks the engine for pooled states from the forward that runs anyway
 ``_compute_adv…``     final reward on the whole batch, before the advantage
@@ -16,6 +18,7 @@ The stock loop stays as it is. The mixin adds, at the places where verl's traine
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,15 +26,15 @@ from omegaconf import OmegaConf
 
 from tars_rewards.errors import UnsupportedConfigError
 from tars_rewards.integration.options import describe
-from tars_rewards.integration.pairs import find_pairs
-from tars_rewards.integration.rollout_kl import check_rollout_kl, rollout_kl, rollout_kl_limit
+from tars_rewards.integration.pairs import CHECK_ROWS, find_pairs
+from tars_rewards.integration.rollout_kl import RolloutKLGuard, rollout_kl
 from tars_rewards.protocol import Rollout
 from tars_rewards_verl import batch as rows_of
 from tars_rewards_verl import guards, settings
 from tars_rewards_verl.pairs import PairSampler
 from tars_rewards_verl.reward import load_reward
 from tars_rewards_verl.reward_manager import VALIDATION_COLUMN
-from tars_rewards_verl.validation import validation_gap
+from tars_rewards_verl.validation import Backbone, load_backbone, save_backbone, validation_gap
 from tars_rewards_verl.version import require_verl
 
 if TYPE_CHECKING:
@@ -52,20 +55,28 @@ class TARSTrainerMixin(_Base):  # type: ignore[misc]
         kwargs = OmegaConf.to_container(config.reward.custom_kwargs, resolve=True)
         self.tars = load_reward(config.reward.custom, kwargs)
         self._tars_prompts: dict[str, tuple[str, str]] = {}
-        accuracy = self.tars.options.text_backbone_accuracy
-        self._tars_backbone = None if accuracy is None else (accuracy, "text_backbone_accuracy")
+        options = self.tars.options
+        self._tars_guard = RolloutKLGuard(
+            options.max_rollout_kl, settings.compute_dtypes(config), "reward.custom_kwargs.max_rollout_kl"
+        )
+        accuracy = options.text_backbone_accuracy
+        self._tars_backbone = None if accuracy is None else Backbone(accuracy, "text_backbone_accuracy")
         super().__init__(config)
         print(self.tars_banner(), flush=True)
 
     def tars_banner(self) -> str:
-        """Which terms, layers, weights and embedder are in force."""
+        """Which terms, layers, weights, embedder and advantage are in force."""
         samples, reward = self.config.actor_rollout_ref.rollout.n, self.config.reward.custom
-        return f"tars-rewards: {describe(self.tars.config)}; n = {samples} per prompt, reward {reward}"
+        algorithm = self.config.algorithm
+        return (
+            f"tars-rewards: {describe(self.tars.config)}; n = {samples} per prompt, advantage {algorithm.adv_estimator} "
+            f"(norm_adv_by_std_in_grpo {algorithm.norm_adv_by_std_in_grpo}), reward {reward}"
+        )
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
         pairs = self._tars_pairs(self.train_dataset, "train")
-        self._tars_pairs(self.val_dataset, "validation")
+        self._tars_pairs(self.val_dataset, "val")
         data = self.config.data
         seed = self.tars.config.seed if data.get("seed") is None else data.seed
         loader = self.train_dataloader
@@ -84,18 +95,57 @@ class TARSTrainerMixin(_Base):  # type: ignore[misc]
         missing = {"pair_id", "modality"} - set(dataset.dataframe.column_names)
         if missing:
             raise UnsupportedConfigError(
-                f"the {name} data must have the columns pair_id (the question) and modality ({config.target_modality!r} or "
+                f"data.{name}_files must have the columns pair_id (the question) and modality ({config.target_modality!r} or "
                 f"{config.anchor_modality!r}); {sorted(missing)} missing, add to the dataset"
             )
-        return find_pairs(
+        data, causes = self.config.data, []
+        limit = data.get(f"{name}_max_samples") or -1
+        if limit > 0 and (len(dataset.dataframe) == limit or data.filter_overlong_prompts):
+            causes.append(
+                f"data.{name}_max_samples={limit} picks rows, not pairs: set it to -1 and make a smaller file"
+            )
+        if data.filter_overlong_prompts:
+            causes.append(
+                "data.filter_overlong_prompts=True drops rows, not pairs: set it to False and filter the file"
+            )
+        return self._tars_find_pairs(
             dataset.dataframe["pair_id"],
             dataset.dataframe["modality"],
-            target_modality=config.target_modality,
-            anchor_modality=config.anchor_modality,
+            where=f"data.{name}_files",
+            advice="; ".join(causes) or CHECK_ROWS,
         )
+
+    def _tars_find_pairs(self, pair_ids: Any, modalities: Any, **message: str) -> list[tuple[int, int]]:
+        config = self.tars.config
+        roles = {"target_modality": config.target_modality, "anchor_modality": config.anchor_modality}
+        return find_pairs([str(pair) for pair in pair_ids], [str(each) for each in modalities], **roles, **message)
+
+    def _save_checkpoint(self) -> None:
+        super()._save_checkpoint()
+        save_backbone(self._tars_backbone, self._tars_step_directory())
+
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        if self.global_steps and self._tars_backbone is None:
+            resumed = self.config.trainer.resume_mode == "resume_path"
+            self._tars_backbone = load_backbone(
+                Path(self.config.trainer.resume_from_path) if resumed else self._tars_step_directory()
+            )
+
+    def _tars_step_directory(self) -> Path:
+        return Path(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")
 
     def _submit_batch_to_rollout(self, batch: Any) -> int:
         uids, pair_ids, modalities = (list(batch[name]) for name in ("uid", "pair_id", "modality"))
+        self._tars_find_pairs(
+            pair_ids,
+            modalities,
+            where=f"the prompts of step {self.global_steps}",
+            advice=(
+                "a step has each of its pairs once; unset data.gen_batch_size, with which a step may run over the end of an "
+                "epoch, and let no other package replace the train data loader"
+            ),
+        )
         self._tars_prompts = {
             str(uid): (str(pair_id), str(modality))
             for uid, pair_id, modality in zip(uids, pair_ids, modalities, strict=True)
@@ -146,8 +196,7 @@ class TARSTrainerMixin(_Base):  # type: ignore[misc]
         chosen = [(sampled[mask.bool()], actor[mask.bool()]) for sampled, actor, mask in zip(*columns, strict=True)]
         kl = rollout_kl([rollout.modality for rollout in rollouts], *zip(*chosen, strict=True))
         metrics.update({f"tars/rollout_k3_kl/{modality}": value for modality, value in kl.items()})
-        limit = rollout_kl_limit(self.tars.options.max_rollout_kl, self.config.actor_rollout_ref.rollout.dtype)
-        check_rollout_kl(kl, limit, step=self.global_steps, setting="reward.custom_kwargs.max_rollout_kl")
+        self._tars_guard.check(kl, self.global_steps)
 
     def _val_metrics_update(self, data_sources: Any, sample_uids: Any, infos: Any, *args: Any, **kwargs: Any) -> Any:
         metrics = super()._val_metrics_update(data_sources, sample_uids, infos, *args, **kwargs)
@@ -158,7 +207,7 @@ class TARSTrainerMixin(_Base):  # type: ignore[misc]
             backbone=self._tars_backbone,
         )
         if self._tars_backbone is None and self.global_steps == 0 and gap.anchor_accuracy:
-            self._tars_backbone = (gap.anchor_accuracy, "text accuracy before training")
+            self._tars_backbone = Backbone(gap.anchor_accuracy, "text accuracy before training")
         print(f"tars-rewards: MRR denominator {gap.denominator} ({gap.denominator_name})", flush=True)
         metrics.update(gap.as_metrics("val-tars/"))
         return metrics

@@ -1,8 +1,8 @@
 """A deadline for weight pushes to vLLM, and the receiver's error when it failed.
 
-verl's sender waits for vLLM to acknowledge every message without a limit. If vLLM cannot load the weights, its error
-stays in a future that nobody reads while the sender waits for ever. The sender's socket is replaced by one that looks
-at that future while it waits.
+verl's sender waits without a limit for vLLM to connect and to acknowledge every message. If vLLM cannot load the
+weights, its error stays in a future that nobody reads while the sender waits for ever. The sender's socket is replaced
+by one that looks at that future while it waits.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+import zmq
+
 from tars_rewards.errors import AdapterError
 from tars_rewards.integration.patching import after_import, check_signature
 
 WEIGHT_PUSH_DEADLINE = "tars_weight_push_deadline"
-"""Key of ``actor_rollout_ref.rollout.custom`` with the seconds that an acknowledgement may take."""
+"""Key of ``actor_rollout_ref.rollout.custom`` with the seconds that one message, or its acknowledgement, may take."""
 _POLL_MILLISECONDS = 500
 
 
@@ -39,12 +41,12 @@ def install() -> None:
 
 
 class WatchedSocket:
-    """The sender's ZMQ socket with a limit on the wait for an acknowledgement.
+    """The sender's ZMQ socket with a limit on its waits: for a receiver to send to, and for its acknowledgement.
 
     Args:
-        socket: The socket; everything but ``recv`` goes to it unchanged.
+        socket: The socket; everything but sending and receiving goes to it unchanged.
         receiver: Ray reference of the receiver's call, or None.
-        deadline: Seconds that one acknowledgement may take.
+        deadline: Seconds that one wait may take.
     """
 
     def __init__(self, socket: Any, receiver: Any, deadline: float) -> None:
@@ -52,14 +54,27 @@ class WatchedSocket:
         self._receiver = receiver
         self._deadline = deadline
 
+    def send_pyobj(self, *args: Any, **kwargs: Any) -> Any:
+        """Send a message, once there is a receiver.
+
+        Raises:
+            AdapterError: The receiver failed (its error is the cause), or the deadline passed.
+        """
+        self._wait(zmq.POLLOUT, "taken by the rollout engine, which never connected,")
+        return self._socket.send_pyobj(*args, **kwargs)
+
     def recv(self, *args: Any, **kwargs: Any) -> Any:
         """Receive an acknowledgement.
 
         Raises:
             AdapterError: The receiver failed (its error is the cause), or the deadline passed.
         """
+        self._wait(zmq.POLLIN, "acknowledged by the rollout engine")
+        return self._socket.recv(*args, **kwargs)
+
+    def _wait(self, event: int, what: str) -> None:
         until = time.monotonic() + self._deadline
-        while not self._socket.poll(_POLL_MILLISECONDS):
+        while not self._socket.poll(_POLL_MILLISECONDS, event):
             error = self._receiver_error()
             if error is not None:
                 raise AdapterError(
@@ -68,10 +83,9 @@ class WatchedSocket:
                 ) from error
             if time.monotonic() > until:
                 raise AdapterError(
-                    f"a weight push to the rollout engine was not acknowledged within {self._deadline:g} s; look for "
-                    "the engine's own error above, or raise reward.custom_kwargs.weight_push_deadline for a slow machine"
+                    f"a weight push was not {what} within {self._deadline:g} s; look for the engine's own error above, or "
+                    "raise reward.custom_kwargs.weight_push_deadline for a slow machine"
                 )
-        return self._socket.recv(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)

@@ -13,6 +13,7 @@ from verl.workers.engine.base import EngineRegistry
 from tars_rewards.integration.patching import check_signature
 from tars_rewards_verl import weight_push
 from tars_rewards_verl.engine import compose_engine
+from tars_rewards_verl.loaded import require_loaded
 from tars_rewards_verl.version import require_verl
 
 
@@ -28,6 +29,7 @@ def _wrap_engine_lookup() -> None:
     EngineRegistry.get_engine_cls = staticmethod(get_engine_cls)
 
 
+require_loaded()
 _wrap_engine_lookup()
 weight_push.install()
 require_verl()

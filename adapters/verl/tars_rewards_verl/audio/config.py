@@ -4,8 +4,54 @@ from __future__ import annotations
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from tars_rewards.speech.families import SpeechModelFamily
+from tars_rewards.speech.families import find_family
 from tars_rewards_verl.audio.training import FROZEN
+from tars_rewards_verl.refusal import refuse, setting
+
+_MODEL = "actor_rollout_ref.model"
+
+
+def check_config(config: DictConfig) -> None:
+    """Refuse what speech models cannot be trained with.
+
+    Raises:
+        UnsupportedConfigError: Names the key, its value, why it cannot work and what to set instead.
+    """
+    freeze, model_type = "actor_rollout_ref.actor.freeze_vision_tower", _model_type(config)
+    if model_type is None and setting(config, freeze, False):
+        refuse(
+            config,
+            freeze,
+            f"the checkpoint's config cannot be read here ({_MODEL}.path={setting(config, f'{_MODEL}.path')}), so nothing "
+            "tells which encoders to freeze; copy the checkpoint to a path that every node sees, the driver's too",
+        )
+    family = find_family(model_type)
+    if family is None:
+        return
+    if setting(config, f"{_MODEL}.use_fused_kernels", False):
+        refuse(
+            config,
+            f"{_MODEL}.use_fused_kernels",
+            f"verl's fused forward takes no audio features, and {family.name} would hear nothing; set it to False",
+        )
+    if setting(config, "actor_rollout_ref.rollout.name") != "vllm":
+        refuse(
+            config,
+            "actor_rollout_ref.rollout.name",
+            f"audio reaches {family.name} through verl's vLLM rollout alone; set it to vllm",
+        )
+    merged = setting(config, f"{_MODEL}.lora.merge", False)
+    if _lora(config) and not merged and not family.vllm_lora:
+        refuse(
+            config,
+            f"{_MODEL}.lora.merge",
+            f"vLLM's {family.name} takes no LoRA adapters; set it to True, so that merged weights are pushed",
+        )
+
+
+def _lora(config: DictConfig) -> bool:
+    rank = max(setting(config, f"{_MODEL}.{key}", 0) for key in ("lora_rank", "lora.rank"))
+    return rank > 0 or bool(setting(config, f"{_MODEL}.lora_adapter_path"))
 
 
 def prepare_config(config: DictConfig) -> None:
@@ -22,7 +68,7 @@ def prepare_config(config: DictConfig) -> None:
     with open_dict(config):
         if not OmegaConf.select(config, "data.custom_cls.path"):
             config.data.custom_cls = {"path": "pkg://tars_rewards_verl.audio.dataset", "name": "SpeechDataset"}
-        family = _family(config)
+        family = find_family(_model_type(config))
         if family is None:
             return
         frozen = bool(actor.get("freeze_vision_tower", False))
@@ -43,9 +89,10 @@ def prepare_config(config: DictConfig) -> None:
             engine.vllm.setdefault("limit_mm_per_prompt", unused)
 
 
-def _family(config: DictConfig) -> SpeechModelFamily | None:
-    from tars_rewards.speech.checkpoint import checkpoint_family
+def _model_type(config: DictConfig) -> str | None:
+    """``model_type`` of the checkpoint; None if its config cannot be read here."""
+    from tars_rewards.speech.checkpoint import checkpoint_model_type
 
-    path = config.actor_rollout_ref.model.path
+    path = str(config.actor_rollout_ref.model.path)
     # A remote file system's checkpoint is copied to the workers, not to the driver: nothing to look at here.
-    return None if "://" in path else checkpoint_family(path)
+    return None if "://" in path else checkpoint_model_type(path)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
 from tars_rewards.integration.patching import after_import, check_signature, require_attribute
+from tars_rewards.speech.checkpoint import publish
 from tars_rewards.speech.families import find_family
 
 FROZEN = "freeze_towers"
@@ -17,6 +19,7 @@ FROZEN = "freeze_towers"
 def install() -> None:
     """Arrange for the engine and its sharding to be patched."""
     after_import("verl.workers.engine.fsdp.transformer_impl", _prepare_models)
+    after_import("verl.workers.engine.fsdp.transformer_impl", _publish_checkpoints)
     after_import("verl.utils.fsdp_utils", _spare_the_tower)
 
 
@@ -42,6 +45,39 @@ def _prepare_models(module: ModuleType) -> None:
         return model
 
     engine._build_module = build_module
+
+
+def _publish_checkpoints(module: ModuleType) -> None:
+    """What verl saves as ``hf_model`` gets the names of a published checkpoint, which vLLM loads and verl trains on.
+
+    Done by the rank that wrote it: the directory may be on its node alone.
+    """
+    engine = require_attribute(module, "FSDPEngine", module.__name__)
+    stock = require_attribute(engine, "save_checkpoint", "verl FSDPEngine")
+    check_signature(
+        stock,
+        ["self", "local_path", "hdfs_path", "global_step", "max_ckpt_to_keep", "kwargs"],
+        "verl FSDPEngine.save_checkpoint",
+    )
+
+    @functools.wraps(stock)
+    def save_checkpoint(self: Any, local_path: str | None, *args: Any, **kwargs: Any) -> None:
+        stock(self, local_path, *args, **kwargs)
+        family = find_family(getattr(self.model_config.hf_config, "model_type", None))
+        saved = local_path is not None and self.rank == 0 and self.checkpoint_manager.should_save_hf_model
+        if family is None or not saved or self.model_config.model_type != "language_model":
+            return
+        directory = os.path.join(str(local_path), "huggingface")
+        if hasattr(getattr(self.module, "_fsdp_wrapped_module", self.module), "peft_config"):
+            print(
+                f"tars-rewards: {directory} has the base weights and the LoRA adapters apart, as verl saves them; merge them "
+                "before you load it",
+                flush=True,
+            )
+            return
+        publish(directory, self.model_config.local_path, family)
+
+    engine.save_checkpoint = save_checkpoint
 
 
 def _spare_the_tower(module: ModuleType) -> None:
