@@ -64,16 +64,17 @@ class RecordingTrainer(TARSPPOTrainer):
     experience_class = RecordingExperience
 
 
+class Deaf(engine.RolloutActor):
+    """Hands vLLM silence: the actor hears the question, the rollout engine does not."""
+
+    async def generate(self, prompt_token_ids, sampling_params, multi_modal_data=None):
+        if multi_modal_data:
+            multi_modal_data = {"audio": [(clip * 0, rate) for clip, rate in multi_modal_data["audio"]]}
+        return await super().generate(prompt_token_ids, sampling_params, multi_modal_data)
+
+
 def silence():
-    """Only vLLM's copy of the audio: the actor hears the question, the rollout engine does not."""
-
-    class Deaf(engine.RolloutActor):
-        async def generate(self, prompt_token_ids, sampling_params, multi_modal_data=None):
-            if multi_modal_data:
-                multi_modal_data = {"audio": [(clip * 0, rate) for clip, rate in multi_modal_data["audio"]]}
-            return await super().generate(prompt_token_ids, sampling_params, multi_modal_data)
-
-    engine.RolloutActor = Deaf
+    engine.RolloutActor = recording.Deaf
 
 
 def lose_pushes():
@@ -85,7 +86,7 @@ SABOTAGES = {"silence": silence, "push": lose_pushes}
 
 
 if __name__ == "__main__":
-    import recording  # by its own name, as Ray's workers import it
+    import recording  # by its own name, as Ray's workers import it: classes of ``__main__`` would travel by value
 
     if "SABOTAGE" in os.environ:
         SABOTAGES[os.environ["SABOTAGE"]]()
