@@ -49,7 +49,7 @@ def start_ray() -> None:
         return
     ray.init(
         address="local",
-        num_cpus=16,
+        num_cpus=8,  # slots; Ray starts as many workers in advance
         num_gpus=8,
         include_dashboard=False,
         object_store_memory=300_000_000,
