@@ -26,6 +26,6 @@ python -m tars_rewards.openrlhf \
     --ckpt.save_steps 100 --ckpt.save_hf --ckpt.output_dir runs/omni \
     --logger.tensorboard_dir runs/omni/tensorboard \
     --tars.alpha 1.0 --tars.beta 1.0 --tars.format_weight 0.5 --tars.layers all \
-    --tars.embedder Qwen/Qwen3-Embedding-0.6B \
+    --tars.embedder Qwen/Qwen3-Embedding-0.6B --tars.embedder_device cuda:0 \
     --tars.text_backbone_accuracy 0.777 \
     "$@"

@@ -33,7 +33,8 @@ def rollout_kl(
     """K3 estimate of KL(rollout || actor) by modality, mean over its tokens.
 
     `mean(exp(d) - 1 - d)` with `d` the actor's log-probability minus the rollout engine's (Schulman, "Approximating KL
-    divergence", 2020); at least 0 and, unlike the plain mean of `d`, never near 0 by cancellation.
+    divergence", 2020); at least 0 and, unlike the plain mean of `d`, never near 0 by cancellation. A token counts for 1 at
+    the most: it grows with the exponential of `d`, and one odd token of many must not stop a run.
 
     Args:
         modalities: Modality of each completion.
@@ -49,7 +50,7 @@ def rollout_kl(
     for modality, sampled, actor in zip(modalities, rollout_log_probs, actor_log_probs, strict=True):
         ratios[modality].append(actor.double() - sampled.double())
     joined = {modality: torch.cat(parts) for modality, parts in ratios.items()}
-    return {modality: float((torch.expm1(ratio) - ratio).mean()) for modality, ratio in joined.items()}
+    return {modality: float((torch.expm1(ratio) - ratio).clamp(max=1.0).mean()) for modality, ratio in joined.items()}
 
 
 class RolloutKLGuard:

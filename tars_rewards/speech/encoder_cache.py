@@ -139,8 +139,13 @@ class _PaddedBatch:
         self._features = features
         self._mask = mask
         self.contents = [
-            (clip,) if mask is None else (clip, mask[row, 0, :1]) for row, clip in enumerate(features.unbind())
+            (clip,) if mask is None else (clip, self._own_mask(row)) for row, clip in enumerate(features.unbind())
         ]
+
+    def _own_mask(self, row: int) -> Tensor:
+        # [clips, tokens] for flash attention, [clips, 1, tokens, tokens] with equal rows for the others
+        assert self._mask is not None
+        return self._mask[row] if self._mask.ndim == 2 else self._mask[row, 0, :1]
 
     def select(self, rows: list[int]) -> tuple[Any, ...]:
         return self._features[rows], None if self._mask is None else self._mask[rows]

@@ -55,22 +55,20 @@ class SpeechProcessor:
             audio = [self._checked(load_waveform(clip)) for clip in audio]
         return super().__call__(text=text, audio=audio, **kwargs)  # type: ignore[misc]
 
-    def features(self, clips: Sequence[Any], *, whole_window: bool = False) -> dict[str, Tensor]:
+    def features(self, clips: Sequence[Any]) -> dict[str, Tensor]:
         """Features of clips alone, as the model's forward takes them.
 
         Args:
             clips: At least one, in any form that :func:`load_waveform` takes.
-            whole_window: Pad to the encoder's window even where it takes clips of any length, so that the features of
-                different calls can be joined.
 
         Returns:
             input_features float32 [clips, mel bins, frames] and feature_attention_mask int64 [clips, frames]; as many
-            frames as the longest clip has, or as the encoder's window.
+            frames as the longest clip has, or as the encoder's window where it takes nothing else.
         """
         extractor = self.feature_extractor
         waveforms = [self._checked(load_waveform(clip)) for clip in clips]
         window = extractor.n_samples
-        trimmed = not (whole_window or self.speech_family.fixed_window)
+        trimmed = not self.speech_family.fixed_window
         if trimmed:
             # Zeros for one more analysis window make the last frames what they are when padded to the whole window.
             longest = max(len(waveform) for waveform in waveforms) + extractor.n_fft
@@ -88,6 +86,11 @@ class SpeechProcessor:
             frames = int(mask.sum(dim=1).max())
             features, mask = features[..., :frames].contiguous(), mask[:, :frames].contiguous()
         return {"input_features": features, "feature_attention_mask": mask}
+
+    @property
+    def window(self) -> float:
+        """Seconds of the longest clip that the encoder takes."""
+        return float(self.feature_extractor.n_samples / SAMPLING_RATE)
 
     def placeholder_id(self) -> int:
         """Id of the token that stands for a clip's features."""
@@ -193,6 +196,21 @@ class Qwen2_5OmniProcessor(SpeechProcessor, _OmniProcessor):  # type: ignore[mis
         """
         positions = (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
         return positions.expand(3, *input_ids.shape), None
+
+
+def join_features(features: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Features of several calls as those of one, padded on the right to the longest.
+
+    Args:
+        features: Each from :meth:`SpeechProcessor.features`; at least one.
+    """
+    import torch
+
+    longest = max(each["input_features"].shape[-1] for each in features)
+    return {
+        name: torch.cat([torch.nn.functional.pad(each[name], (0, longest - each[name].shape[-1])) for each in features])
+        for name in ("input_features", "feature_attention_mask")
+    }
 
 
 def load_processor(path: str, family: SpeechModelFamily, **kwargs: Any) -> Any:

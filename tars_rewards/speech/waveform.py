@@ -63,29 +63,45 @@ def load_waveform(clip: Any) -> Float[np.ndarray, " samples"]:
     return np.ascontiguousarray(samples, dtype=np.float32)
 
 
-def check_clip(clip: Any) -> None:
-    """Whether a clip can be read, from the header of its file alone.
+def clip_seconds(clip: Any) -> float:
+    """Length of a clip, from the header of its file alone.
 
     Raises:
         AdapterError: As by :func:`load_waveform`, but for what only shows in the samples.
     """
-    if isinstance(clip, Mapping) and clip.get("array") is not None:
-        load_waveform({**clip, "array": clip["array"][:1]})
-    elif isinstance(clip, Mapping) and clip.get("bytes") is not None:
-        _open(io.BytesIO(clip["bytes"]), str(clip.get("path") or "given as bytes"))
-    elif isinstance(clip, Mapping) and clip.get("path"):
-        _open(clip["path"], str(clip["path"]))
-    elif isinstance(clip, str | os.PathLike):
-        _open(os.fspath(clip), os.fspath(clip))
-    else:
-        load_waveform(clip)
+    if isinstance(clip, Mapping) and clip.get("array") is None and clip.get("bytes") is not None:
+        return _seconds(io.BytesIO(clip["bytes"]), str(clip.get("path") or "given as bytes"))
+    if isinstance(clip, Mapping) and clip.get("array") is None and clip.get("path"):
+        return _seconds(clip["path"], str(clip["path"]))
+    if isinstance(clip, str | os.PathLike):
+        return _seconds(os.fspath(clip), os.fspath(clip))
+    return len(load_waveform(clip)) / SAMPLING_RATE
 
 
-def _open(source: Any, name: str) -> None:
+def clip_name(clip: Any) -> str:
+    """How messages name a clip."""
+    if isinstance(clip, Mapping):
+        return str(clip.get("path") or "given as bytes or samples")
+    return os.fspath(clip) if isinstance(clip, str | os.PathLike) else "given as samples"
+
+
+def undecoded(table: Any) -> Any:
+    """A ``datasets.Dataset`` whose audio features are given as bytes and path, to be decoded when needed."""
+    from datasets import Audio, List
+
+    for name, feature in table.features.items():
+        if isinstance(feature, Audio):
+            table = table.cast_column(name, Audio(decode=False))
+        elif isinstance(feature, List) and isinstance(feature.feature, Audio):
+            table = table.cast_column(name, List(Audio(decode=False)))
+    return table
+
+
+def _seconds(source: Any, name: str) -> float:
     import soundfile
 
     try:
-        soundfile.info(source)
+        return float(soundfile.info(source).duration)
     except (OSError, soundfile.SoundFileError) as error:
         raise AdapterError(f"clip {name} cannot be read: {error}; expected {_FORMS}") from error
 

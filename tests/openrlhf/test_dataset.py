@@ -96,13 +96,45 @@ def test_text_models_need_no_clips(tiny):
         (
             lambda rows: [{**row, "audios": row["audios"] and ["gone.wav"]} for row in rows],
             AdapterError,
-            r"gone\.wav cannot be read",
+            r"pair 'q0', speech: clip gone\.wav cannot be read",
         ),
+        (
+            lambda rows: [{("audio" if name == "audios" else name): value for name, value in row.items()} for row in rows],
+            AdapterError,
+            "pair 'q0', speech: the prompt has 1 places for audio and the column 'audios' 0 clips.*--tars.audio_key",
+        ),
+        (
+            lambda rows: [{**row, "audios": row["audios"] or ["x.wav"]} for row in rows],
+            AdapterError,
+            "pair 'q0', text: the prompt has 0 places for audio and the column 'audios' 1 clips",
+        ),
+        (
+            lambda rows: [{**row, "audios": row["audios"] and row["audios"][0]} for row in rows if row["audios"]]
+            + [{**row, "audios": ""} for row in rows if not row["audios"]],
+            AdapterError,
+            "expected a list of clips in 'audios', got str",
+        ),
+        (lambda rows: [{**row, "images": ["a.png"]} for row in rows], UnsupportedConfigError, "images in 'images'"),
     ],
 )  # fmt: skip
 def test_bad_rows_are_named_before_training(tiny, change, error, words):
     with pytest.raises(error, match=words):
         paired(tiny, rows=change)
+
+
+def test_a_clip_beyond_the_encoders_window_is_named(tiny, tmp_path):
+    import numpy as np
+    import soundfile
+
+    long = tmp_path / "long.wav"
+    soundfile.write(long, np.zeros(16000 * 31, np.float32), 16000)
+    with pytest.raises(AdapterError, match=r"pair 'q0', speech: clip .*long\.wav of 31\.0 s is longer than the .* s"):
+        paired(tiny, rows=lambda rows: [{**row, "audios": row["audios"] and [str(long)]} for row in rows])
+
+
+def test_a_prompt_that_is_plain_text_may_have_audio_too(tiny):
+    data = paired(tiny, rows=lambda rows: [{**row, "prompt": row["prompt"][0]["content"]} for row in rows])
+    assert data[0][0][1].count("<|AUDIO|>") == 1
 
 
 def test_audio_for_a_model_that_cannot_hear_names_those_that_can(tiny):
@@ -111,7 +143,7 @@ def test_audio_for_a_model_that_cannot_hear_names_those_that_can(tiny):
 
 
 def test_a_label_that_json_cannot_carry_is_named():
-    with pytest.raises(AdapterError, match=r"pair 'q', speech: expected a label that JSON can carry.*got object"):
+    with pytest.raises(AdapterError, match=r"expected a label that JSON can carry.*got object"):
         Label("q", "speech", object()).dump()
     with pytest.raises(AdapterError, match="expected a label written by the paired dataset"):
         Label.load("42")

@@ -10,12 +10,18 @@ from tars_rewards.errors import AdapterError, ConfigError, UnsupportedConfigErro
 from tars_rewards.integration import patching
 from tars_rewards_openrlhf.cli import tars_settings
 from tars_rewards_openrlhf.flags import OpenRLHFOptions, add_flags, read_flags
-from tars_rewards_openrlhf.settings import OUR_REWARD, check_args, prepare_args
+from tars_rewards_openrlhf.settings import OUR_REWARD, check_args, check_last_batch, prepare_args
 from tars_rewards_openrlhf.stock import require_openrlhf
 
 FINE = {
     "actor.model_name_or_path": None,
     "actor.num_nodes": 1,
+    "algo.kl.init_coef": 0,
+    "data.prompt_probs": None,
+    "ref.num_gpus_per_node": 1,
+    "ref.num_nodes": 1,
+    "reward.model_name_or_path": None,
+    "rollout.micro_batch_size": 4,
     "actor.num_gpus_per_node": 1,
     "algo.advantage.estimator": "dr_grpo",
     "algo.dynamic_filtering_enable": False,
@@ -83,7 +89,7 @@ def test_a_configuration_that_can_work_is_left_alone(tiny):
     fine = args(tiny)
     check_args(fine)
     assert fine == args(tiny)
-    for estimator in ("group_norm", "rloo", "reinforce_baseline"):
+    for estimator in ("group_norm", "rloo"):
         check_args(args(tiny, **{"algo.advantage.estimator": estimator}))
     check_args(args(tiny, **{"ds.packing_samples": True, "train.dynamic_batch_enable": True}))
 
@@ -100,7 +106,16 @@ def test_a_configuration_that_can_work_is_left_alone(tiny):
         ("text", {"ds.lora.rank": 8}, "lora.rank 8.*vLLM"),
         ("text", {"algo.advantage.estimator": "gae"}, "estimator gae.*take dr_grpo"),
         ("text", {"algo.advantage.estimator": "flash_reinforce"}, "mixes spoken and written"),
+        ("text", {"algo.advantage.estimator": "reinforce_baseline"}, "mixes spoken and written"),
         ("text", {"rollout.n_samples_per_prompt": 1}, "set 2 or more"),
+        ("text", {"reward.model_name_or_path": "rm"}, "reward model beside it.*serve it"),
+        ("text", {"data.prompt_probs": "0.5,0.5"}, "repeats rows"),
+        ("text", {"actor.num_gpus_per_node": 3}, "make 4 micro-batches of 4, which 3 ranks cannot share evenly"),
+        (
+            "qwen2_5_omni",
+            {"ds.zero_stage": 3, "algo.kl.init_coef": 0.1, "ref.num_gpus_per_node": 2},
+            "zero_stage 3.*set it to 2",
+        ),
         ("text", {"rollout.batch_size": 3}, "batch_size 3: a batch counts prompts, two for a question.*even"),
         ("text", {"rollout.vllm_generate_batch_size": 5}, "vllm_generate_batch_size 5"),
         ("qwen2_audio", {"ds.packing_samples": True}, "packing_samples True: packed rows.*Qwen2-Audio"),
@@ -114,6 +129,24 @@ def test_what_cannot_work_is_named_with_what_to_set_instead(tiny, model, changes
         check_args(args(tiny, model, **changes))
 
 
+def test_a_last_batch_that_ranks_cannot_share_is_refused_with_the_number_that_would_do(tiny):
+    from types import SimpleNamespace
+
+    nested = SimpleNamespace(
+        actor=SimpleNamespace(num_nodes=1, num_gpus_per_node=4),
+        rollout=SimpleNamespace(batch_size=16, n_samples_per_prompt=4, micro_batch_size=4),
+        train=SimpleNamespace(dynamic_batch_enable=False),
+    )
+    with pytest.raises(
+        UnsupportedConfigError, match=r"leave a last batch of 2, whose 2 micro-batches 4 ranks.*max_samples 19904"
+    ):
+        check_last_batch(19906, nested)
+    check_last_batch(19904, nested)
+    check_last_batch(19908, nested)  # 4 micro-batches
+    nested.actor.num_gpus_per_node = 1
+    check_last_batch(19906, nested)
+
+
 def test_without_a_reward_function_ours_is_named_and_a_users_stays(tiny):
     mine, ours = args(tiny, **{"reward.remote_url": "mine.py"}), args(tiny)
     for each in (mine, ours):
@@ -124,8 +157,8 @@ def test_without_a_reward_function_ours_is_named_and_a_users_stays(tiny):
 
 def test_another_openrlhf_is_refused_with_the_tested_versions(monkeypatch):
     require_openrlhf()
-    monkeypatch.setattr(patching, "installed_version", lambda _: "0.12.0")
+    monkeypatch.setattr(patching, "installed_version", lambda _: "0.11.3")
     with pytest.raises(
-        AdapterError, match=r"tested with openrlhf 0\.11\.2, found 0\.12\.0; install 'openrlhf==0\.11\.2'"
+        AdapterError, match=r"tested with openrlhf 0\.11\.2, found 0\\.11\\.3; install 'openrlhf==0\.11\.2'"
     ):
         require_openrlhf()

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from tars_rewards.errors import AdapterError
-from tars_rewards.speech.waveform import check_clip, load_waveform
+from tars_rewards.speech.waveform import clip_name, clip_seconds, load_waveform
 
 RATE = 16000
 
@@ -88,17 +88,23 @@ def test_other_forms_are_refused(clip, message):
         load_waveform(clip)
 
 
-def test_a_clip_is_checked_by_its_header_alone(tmp_path):
+def test_a_clips_length_is_known_from_its_header_alone(tmp_path):
     file = tmp_path / "tone.wav"
-    soundfile.write(file, np.zeros(8000, np.float32), 16000)
-    samples = {"array": np.zeros(10), "sampling_rate": 8000}
-    for good in (str(file), {"path": str(file)}, {"bytes": file.read_bytes(), "path": None}, samples, np.zeros(9)):
-        check_clip(good)
+    soundfile.write(file, np.zeros(12000, np.float32), 24000)
+    samples = {"array": np.zeros(4000), "sampling_rate": 8000}
+    for clip in (str(file), {"path": str(file)}, {"bytes": file.read_bytes(), "path": None}, samples, np.zeros(8000)):
+        assert clip_seconds(clip) == pytest.approx(0.5)
     (tmp_path / "text.wav").write_text("no audio")
     for bad in (str(tmp_path / "gone.wav"), str(tmp_path / "text.wav"), {"bytes": b"no audio", "path": "x.wav"}):
         with pytest.raises(AdapterError, match="cannot be read"):
-            check_clip(bad)
+            clip_seconds(bad)
     with pytest.raises(AdapterError, match="without their sampling_rate"):
-        check_clip({"array": np.zeros(10)})
+        clip_seconds({"array": np.zeros(10)})
     with pytest.raises(AdapterError, match="a clip came as int"):
-        check_clip(7)
+        clip_seconds(7)
+
+
+def test_messages_name_a_clip_by_its_file():
+    assert clip_name("a.wav") == clip_name({"path": "a.wav", "bytes": b""}) == "a.wav"
+    assert clip_name({"bytes": b"", "path": None}) == "given as bytes or samples"
+    assert clip_name([0.0]) == "given as samples"

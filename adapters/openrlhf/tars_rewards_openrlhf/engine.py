@@ -20,8 +20,13 @@ if TYPE_CHECKING:
         """``RolloutRayActor``, which is not typed."""
 
         executor: Any
+        llm: Any
 
         async def __init__(self, *args: Any, **kwargs: Any) -> None: ...  # type: ignore[misc]  # as Ray allows
+
+        async def update_weight(self, *args: Any) -> Any: ...
+
+        async def update_weight_cuda_ipc(self, *args: Any) -> Any: ...
 else:
     _Base = plain_class(stock, "RolloutRayActor")
 
@@ -60,6 +65,22 @@ class RolloutActor(_Base):
 
         reward = TARSReward(self.settings.config)
         self.executor = TARSExecutor(reward, processor=processor, endpoints=self.settings.endpoints)
+
+    async def update_weight(self, name: str, dtype: Any, shape: Any, empty_cache: bool = False) -> Any:
+        """Stock; after the last weight of a push, what was encoded by the old ones is forgotten."""
+        result = await super().update_weight(name, dtype, shape, empty_cache)
+        if empty_cache:
+            await self.llm.reset_encoder_cache()
+        return result
+
+    async def update_weight_cuda_ipc(
+        self, name: str, dtype: Any, shape: Any, ipc_handles: Any, empty_cache: bool = False
+    ) -> Any:
+        """Stock; see `update_weight`."""
+        result = await super().update_weight_cuda_ipc(name, dtype, shape, ipc_handles, empty_cache)
+        if empty_cache:
+            await self.llm.reset_encoder_cache()
+        return result
 
 
 def rollout_actor(settings: EngineSettings) -> Any:

@@ -8,6 +8,7 @@ stock executor's calls.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -84,7 +85,10 @@ class TARSExecutor(AgentExecutorBase):  # type: ignore[misc]
         """
         about = Label.load(label)
         tokenizer = getattr(hf_tokenizer, "tokenizer", hf_tokenizer)
-        read = await self._read(prompt, label, images, tokenizer)
+        try:
+            read = await self._read(prompt, label, images, tokenizer)
+        except AdapterError as error:
+            raise AdapterError(f"pair {about.pair_id!r}, {about.modality}: {error}") from error
         params = self._sampling(sampling_params, max_length, read, about)
         media = {"audio": [(clip, SAMPLING_RATE) for clip in read.clips]} if read.clips else None
         output = await llm_engine.generate(read.sent, params, multi_modal_data=media)
@@ -100,7 +104,9 @@ class TARSExecutor(AgentExecutorBase):  # type: ignore[misc]
         base, logs = await self._base(about, completion, truncated, prompt, read.ids + tokens, tokenizer)
         scores: dict[str, Any] = {"correct": base.correct, "format": base.format}
         if self._reward.config.beta and not about.validation:
+            begun = time.perf_counter()
             scores["embedding"] = await self._batcher.embed(completion)
+            scores["embedding_seconds"] = time.perf_counter() - begun
             over = self._reward.over_window([completion])
             scores["over_window"] = over is not None and bool(over[0])
         log_probs = [step[token].logprob for token, step in zip(tokens, generated.logprobs, strict=True)]
@@ -135,7 +141,7 @@ class TARSExecutor(AgentExecutorBase):  # type: ignore[misc]
             raise AdapterError("a prompt came with audio for a model that cannot hear")
         waveforms = [load_waveform(clip) for clip in clips]
         ids = self._processor(text=[prompt], audio=waveforms, return_tensors="np")["input_ids"][0].tolist()
-        features = self._processor.features(waveforms, whole_window=True)
+        features = self._processor.features(waveforms)
         return Prompt(ids, self._processor.collapse(ids, len(waveforms)), waveforms, features)
 
     def _sampling(self, given: Any, max_length: int, prompt: Prompt, about: Label) -> Any:

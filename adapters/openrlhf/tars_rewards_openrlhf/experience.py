@@ -58,6 +58,9 @@ class TARSExperienceMaker(RemoteExperienceMaker):  # type: ignore[misc]
         self.metrics = dict(result.metrics) | self._check_engine(experiences, rollouts)
         if self.reward.config.beta:
             self.metrics["tars/behavior/over_window"] = float(sum(extra["over_window"].sum() for extra in extras))
+            # The longest that a completion waited for its embedding, in its place of a batch, while others generated.
+            waits = torch.cat([extra["embedding_seconds"] for extra in extras])
+            self.metrics["tars/seconds/embedding"] = float(waits.max())
         totals = torch.split(result.total, [len(experience.index) for experience in experiences])
         for experience, total in zip(experiences, totals, strict=True):
             experience.rewards = total

@@ -29,7 +29,7 @@ class Label:
             return json.dumps(asdict(self), ensure_ascii=False)
         except TypeError as error:
             raise AdapterError(
-                f"pair {self.pair_id!r}, {self.modality}: expected a label that JSON can carry (text, numbers, lists, "
+                f"expected a label that JSON can carry (text, numbers, lists, "
                 f"mappings), got {type(self.answer).__name__}: {error}; choose another column by --data.label_key"
             ) from error
 

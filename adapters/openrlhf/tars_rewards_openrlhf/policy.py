@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import openrlhf.models.actor as stock_models
 import openrlhf.trainer.ray.launcher as stock_launcher
 import openrlhf.trainer.ray.ppo_actor as stock_policy
+import openrlhf.utils.vlm_utils as stock_vlm_utils
 import torch
 from openrlhf.models import Actor
 
@@ -56,6 +58,7 @@ class PolicyActor(_PolicyBase):
         self._tars_source, self._tars_family = pretrain, checkpoint_family(pretrain)
         if self._tars_family is not None:
             replace(stock_policy, "Actor", SpeechActor)
+            replace(stock_policy, "merge_mm_train_inputs", merge_features, "mm_train_inputs_list device")
         super().init_model_from_pretrained(strategy, pretrain, *args, **kwargs)
         if self._tars_capture:
             decoder_layers(self.actor.model)  # raises for a model without a known text decoder, before any rollout
@@ -109,7 +112,8 @@ class ReferenceActor(_ReferenceBase):
     def init_model_from_pretrained(self, strategy: Any, pretrain: str) -> None:
         """Stock, with a speech model's own class."""
         if checkpoint_family(pretrain) is not None:
-            replace(stock_launcher, "Actor", SpeechActor)
+            replace(stock_launcher, "Actor", FrozenSpeechActor)
+            replace(stock_vlm_utils, "merge_mm_train_inputs", merge_features, "mm_train_inputs_list device")
         super().init_model_from_pretrained(strategy, pretrain)
 
 
@@ -161,19 +165,43 @@ class SpeechActor(Actor):  # type: ignore[misc]
             self.is_vlm = True
 
 
+class FrozenSpeechActor(SpeechActor):
+    """`SpeechActor` that is never trained, so that it encodes each clip once."""
+
+    def __init__(self, pretrain: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(pretrain, *args, freeze_visual_encoder=True, **kwargs)
+
+
+def merge_features(mm_train_inputs_list: Sequence[Any], device: Any) -> dict[str, Tensor]:
+    """Stands for OpenRLHF's ``merge_mm_train_inputs``, which joins features of equal length only.
+
+    Args:
+        mm_train_inputs_list: Features of each rollout of a micro-batch, None for those without audio, in lists or not.
+        device: Where they go.
+    """
+    from tars_rewards.speech.processors import join_features
+
+    flat = [each for item in mm_train_inputs_list for each in (item if isinstance(item, list) else [item])]
+    spoken = [each for each in flat if each is not None]
+    return {name: value.to(device) for name, value in join_features(spoken).items()} if spoken else {}
+
+
 class _Loader:
     """Stands for ``transformers``' auto classes where OpenRLHF loads a model."""
 
     def __init__(self, family: SpeechModelFamily, *, frozen: bool) -> None:
         self._family, self._frozen = family, frozen
 
-    def from_pretrained(self, path: str, **kwargs: Any) -> Any:
+    def from_pretrained(self, name: str, **kwargs: Any) -> Any:
         import transformers
 
         from tars_rewards.speech.policy import prepare_model
         from tars_rewards.speech.processors import load_processor
 
-        model = getattr(transformers, self._family.model_class).from_pretrained(path, **kwargs)
-        never = load_processor(path, self._family).never_sampled()
+        model = getattr(transformers, self._family.model_class).from_pretrained(name, **kwargs)
+        never = load_processor(name, self._family).never_sampled()
         prepare_model(model, self._family, never_sampled=never, frozen=self._frozen)
+        if self._frozen:
+            for path in self._family.audio_path:  # the projector too, as OpenRLHF's flag says
+                model.get_submodule(path).requires_grad_(False)
         return model

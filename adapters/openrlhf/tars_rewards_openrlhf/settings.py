@@ -10,7 +10,7 @@ from tars_rewards.speech.checkpoint import checkpoint_family
 
 OUR_REWARD = "tars_rewards.openrlhf"
 """Stands in ``--reward.remote_url`` for accuracy and format, which the executor computes itself."""
-GROUP_BASELINES = ("dr_grpo", "group_norm", "rloo", "reinforce_baseline")
+GROUP_BASELINES = ("dr_grpo", "group_norm", "rloo")
 """Estimators that compare a completion with others of its own prompt; the first is the paper's."""
 
 
@@ -70,7 +70,52 @@ def check_args(args: Namespace) -> None:
     for flag in ("rollout.batch_size", "rollout.vllm_generate_batch_size"):
         if (value(flag) or 0) % 2:
             refuse(flag, "a batch counts prompts, two for a question; set it to an even number")
+    if value("reward.model_name_or_path") and not value("reward.remote_url"):
+        refuse(
+            "reward.model_name_or_path",
+            "the base reward comes from accuracy and format, or from --reward.remote_url, and a reward model beside it would "
+            "be left out; serve it and name it by --reward.remote_url, or leave it out",
+        )
+    if value("data.prompt_probs"):
+        refuse(
+            "data.prompt_probs", "it repeats rows, and a question may have one row of each modality only; leave it out"
+        )
+    ranks = value("actor.num_nodes") * value("actor.num_gpus_per_node")
+    if not value("train.dynamic_batch_enable"):
+        batches = micro_batches(value("rollout.batch_size"), args)
+        if batches % ranks:
+            refuse(
+                "rollout.batch_size",
+                f"its {value('rollout.n_samples_per_prompt')} completions a prompt make {batches} micro-batches of "
+                f"{value('rollout.micro_batch_size')}, which {ranks} ranks cannot share evenly; those with fewer would keep the "
+                "others waiting for ever. Choose sizes that divide evenly",
+            )
     _check_speech(args, refuse)
+
+
+def micro_batches(prompts: int, args: Namespace) -> int:
+    """Micro-batches of the completions of some prompts."""
+    samples: int = prompts * getattr(args, "rollout.n_samples_per_prompt")
+    return -(-samples // int(getattr(args, "rollout.micro_batch_size")))
+
+
+def check_last_batch(prompts: int, args: Any) -> None:
+    """Refuse a dataset whose last batch the ranks cannot share.
+
+    Args:
+        prompts: Of the dataset.
+        args: OpenRLHF's nested namespace.
+
+    Raises:
+        UnsupportedConfigError: Names the number of rows that would do.
+    """
+    ranks, rest = args.actor.num_nodes * args.actor.num_gpus_per_node, prompts % args.rollout.batch_size
+    batches = -(-rest * args.rollout.n_samples_per_prompt // args.rollout.micro_batch_size)
+    if batches % ranks and not args.train.dynamic_batch_enable:
+        raise UnsupportedConfigError(
+            f"the dataset's {prompts} prompts leave a last batch of {rest}, whose {batches} micro-batches {ranks} ranks cannot "
+            f"share evenly: OpenRLHF would stop or wait for ever there. Set --data.max_samples {prompts - rest}"
+        )
 
 
 def _check_speech(args: Namespace, refuse: Any) -> None:
@@ -84,6 +129,8 @@ def _check_speech(args: Namespace, refuse: Any) -> None:
     if getattr(args, "ds.use_liger_kernel"):
         refuse("ds.use_liger_kernel", f"it knows language models only, not {family.name}; leave it out")
     ranks = getattr(args, "actor.num_nodes") * getattr(args, "actor.num_gpus_per_node")
+    if getattr(args, "algo.kl.init_coef") > 0:
+        ranks = max(ranks, getattr(args, "ref.num_nodes") * getattr(args, "ref.num_gpus_per_node"))
     if getattr(args, "ds.zero_stage") == 3 and ranks > 1:
         refuse(
             "ds.zero_stage",

@@ -7,7 +7,7 @@ from typing import Any
 from tars_rewards.errors import AdapterError
 from tars_rewards.integration import patching
 
-OPENRLHF = patching.TestedFramework("openrlhf", versions=("0.11.2",), series="0.11.")
+OPENRLHF = patching.TestedFramework("openrlhf", versions=("0.11.2",), series="0.11.2")
 
 
 def require_openrlhf() -> None:

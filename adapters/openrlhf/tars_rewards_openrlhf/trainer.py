@@ -12,6 +12,7 @@ from tars_rewards_openrlhf.evaluation import evaluation_metrics
 from tars_rewards_openrlhf.experience import TARSExperienceMaker
 from tars_rewards_openrlhf.flags import read_flags
 from tars_rewards_openrlhf.samples import PairSamplesGenerator
+from tars_rewards_openrlhf.settings import check_last_batch
 from tars_rewards_openrlhf.stock import plain_class, replace
 
 if TYPE_CHECKING:
@@ -83,5 +84,6 @@ def prepare_datasets(strategy: Any, tokenizer: Any) -> tuple[Any, Any, int]:
         evaluation.dataset.validation = True
     args = strategy.args
     prompts = 2 * len(train.dataset)
+    check_last_batch(prompts, args)
     steps = prompts * args.rollout.n_samples_per_prompt // args.train.batch_size
     return train, evaluation, steps * args.train.num_episodes * args.train.max_epochs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tars_rewards.speech.families import family_of
-from tars_rewards.speech.waveform import load_waveform
+from tars_rewards.speech.waveform import load_waveform, undecoded
 
 if TYPE_CHECKING:
 
@@ -32,7 +32,7 @@ class SpeechDataset(RLHFDataset):
 
     def maybe_filter_out_long_prompts(self, dataframe: Any = None) -> Any:
         """Stock, on a table whose audio columns stay encoded: they are decoded when a rollout needs them."""
-        return super().maybe_filter_out_long_prompts(_undecoded(dataframe))
+        return super().maybe_filter_out_long_prompts(undecoded(dataframe))
 
     def _build_messages(self, example: dict[str, Any], key: str) -> list[dict[str, Any]]:
         if example.get(getattr(self, "audio_key", "audios")):
@@ -44,15 +44,3 @@ class SpeechDataset(RLHFDataset):
     def _extract_audio_info(cls, messages: list[dict[str, Any]]) -> list[Any] | None:
         clips = super()._extract_audio_info(messages)
         return None if clips is None else [load_waveform(clip) for clip in clips]
-
-
-def _undecoded(table: Any) -> Any:
-    """A ``datasets.Dataset`` whose audio features are given as bytes and path."""
-    from datasets import Audio, List
-
-    for name, feature in table.features.items():
-        if isinstance(feature, Audio):
-            table = table.cast_column(name, Audio(decode=False))
-        elif isinstance(feature, List) and isinstance(feature.feature, Audio):
-            table = table.cast_column(name, List(Audio(decode=False)))
-    return table
