@@ -159,6 +159,6 @@ def test_another_openrlhf_is_refused_with_the_tested_versions(monkeypatch):
     require_openrlhf()
     monkeypatch.setattr(patching, "installed_version", lambda _: "0.11.3")
     with pytest.raises(
-        AdapterError, match=r"tested with openrlhf 0\.11\.2, found 0\\.11\\.3; install 'openrlhf==0\.11\.2'"
+        AdapterError, match=r"tested with openrlhf 0\.11\.2, found 0\.11\.3; install 'openrlhf==0\.11\.2'"
     ):
         require_openrlhf()
