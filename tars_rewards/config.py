@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from tars_rewards.errors import ConfigError
 
 LAYER_GROUPS = ("all", "shallow", "middle", "deep", "last")
+ANSWER_EXTRACTORS = ("tags", "voicebench", "xfinder")
 
 _Config = TypeVar("_Config")
 
@@ -56,6 +57,9 @@ class TARSConfig:
     """Weight of the behavior term, at least 0."""
     format_weight: float = 0.5
     """Weight of the format in the base reward, at least 0."""
+    answer_extractor: str = "tags"
+    """How the answer is found that accuracy judges: "tags" (the answer block, strictly), "voicebench" (as VoiceBench's
+    scorer reads it) or "xfinder" (a model). See `extraction`; the format is the strict block in any case."""
     layers: str | tuple[int, ...] | tuple[float, float] = "all"
     """Decoder layers compared: a group ("all", "shallow", "middle", "deep", "last"), layer numbers from 0 (negative
     ones count from the end), or two fractions of the depth, (start, stop). See `representation.select_layers`."""
@@ -94,6 +98,8 @@ class TARSConfig:
                 object.__setattr__(self, name, os.fspath(value))
             elif not isinstance(value, str) or not value:
                 raise _wrong(name, "a non-empty string", value)
+        if self.answer_extractor not in ANSWER_EXTRACTORS:
+            raise _wrong("answer_extractor", f"one of {', '.join(ANSWER_EXTRACTORS)}", self.answer_extractor)
         if self.embedder_device is not None and not isinstance(self.embedder_device, str):
             raise _wrong("embedder_device", 'a device such as "cpu" or None', self.embedder_device)
         if self.embedding_cache is not None:

@@ -14,6 +14,7 @@ which does not know this package can still catch it, and each can be pickled, so
     │   ├── MissingAnswerError                  neither `answer` nor `correct` was given
     │   └── HiddenStatesError                   hidden states missing, misshapen or not finite
     ├── EmbeddingError (ValueError)             an embedder returned something unusable
+    ├── ExtractionError (RuntimeError)          an answer extractor failed on completions
     ├── MissingDependencyError (ImportError)    an optional package is not installed
     ├── CaptureError (RuntimeError)             hidden states could not be captured from a forward pass
     └── AdapterError (RuntimeError)             a framework brought something the method cannot work with
@@ -56,6 +57,10 @@ class HiddenStatesError(RolloutError):
 
 class EmbeddingError(TARSError, ValueError):
     """An embedder returned the wrong count, the wrong shape, or values that are not finite."""
+
+
+class ExtractionError(TARSError, RuntimeError):
+    """An answer extractor failed; the completions were not judged, and are not scored as wrong."""
 
 
 class MissingDependencyError(TARSError, ImportError):

@@ -94,7 +94,10 @@ class Embedder(Protocol):
 
 
 class AnswerExtractor(Protocol):
-    """Finds the answer in a completion."""
+    """Finds the answer in a completion. What it raises is passed on: a failure is never a wrong answer.
+
+    Where it has a method `batch(list[str]) -> list[str | None]`, a batch of rollouts is read in one call of that.
+    """
 
     def __call__(self, completion: str, /) -> str | None:
         """Return the text that states the answer, or None where the completion states none or more than one."""

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from tars_rewards.base import base_score
 from tars_rewards.config import TARSConfig
 from tars_rewards.errors import ConfigError, EmbeddingError, MissingAnswerError
-from tars_rewards.protocol import BaseScore, Embedder, RewardResult, Rollout, TermValue
+from tars_rewards.extraction import answer_extractor, extract_answers
+from tars_rewards.protocol import AnswerExtractor, BaseScore, Embedder, RewardResult, Rollout, TermValue
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,13 +37,21 @@ class TARSReward:
         config: The settings.
         embedder: Turns completions into vectors; None: the config's sentence-transformers model, loaded when first
             needed. With beta=0 it is neither loaded nor looked at.
+        extract: Finds the answer in a completion; None: the config's `answer_extractor`.
 
     Raises:
         ConfigError: The config is no TARSConfig; or, with beta > 0, the embedder has no `encode`, or no `model_id`
             although an on-disk cache is asked for.
+        MissingDependencyError: The package of the chosen answer extractor is not installed.
     """
 
-    def __init__(self, config: TARSConfig | None = None, *, embedder: Embedder | None = None) -> None:
+    def __init__(
+        self,
+        config: TARSConfig | None = None,
+        *,
+        embedder: Embedder | None = None,
+        extract: AnswerExtractor | None = None,
+    ) -> None:
         self.config = TARSConfig() if config is None else config
         if not isinstance(self.config, TARSConfig):
             raise ConfigError(
@@ -52,6 +61,7 @@ class TARSReward:
         if embedder is not None and self.config.beta > 0:
             _check_embedder(embedder, self.config)
         self._given_embedder = embedder
+        self._extract = answer_extractor(self.config.answer_extractor) if extract is None else extract
         self._reset()
 
     def _reset(self) -> None:
@@ -91,7 +101,8 @@ class TARSReward:
         Raises:
             MissingAnswerError: There is no right answer to compare with.
         """
-        return base_score(completion, answer, format_weight=self.config.format_weight, truncated=truncated)
+        weight, extract = self.config.format_weight, self._extract
+        return base_score(completion, answer, format_weight=weight, truncated=truncated, extract=extract)
 
     def embed(self, completions: Sequence[str]) -> npt.NDArray[np.float32]:
         """Embed completions as the behavior term does: for frameworks that do so while others still generate.
@@ -130,6 +141,7 @@ class TARSReward:
                 twice, an answer is missing, or (alpha > 0) hidden states are missing, misshapen or not finite.
             LayerSelectionError: alpha > 0, and the layers do not fit the hidden states.
             EmbeddingError: beta > 0, and embeddings are not finite or not of one shape.
+            ExtractionError: The answer extractor failed. What an extractor of yours raises is passed on.
         """
         import numpy as np
         import torch
@@ -142,7 +154,11 @@ class TARSReward:
         config, seconds = self.config, dict[str, float]()
         with _timed(seconds, "base"):
             batch = RolloutBatch.from_rollouts(rollouts, config)
-            scores = [self._base_of(batch, index) for index in range(len(batch))]
+            answers = extract_answers(
+                self._extract,
+                [item.completion for item in batch.rollouts if item.base is None and item.correct is None],
+            )
+            scores = [self._base_of(batch, index, answers) for index in range(len(batch))]
             correct = np.array([score.correct for score in scores], bool)
             formatted = np.array([score.format for score in scores], bool)
             base = torch.from_numpy(np.array([score.reward for score in scores], np.float32))
@@ -202,7 +218,7 @@ class TARSReward:
         )
         return RewardResult(total, components, valid, reference, metrics, layer_similarity)
 
-    def _base_of(self, batch: RolloutBatch, index: int) -> BaseScore:
+    def _base_of(self, batch: RolloutBatch, index: int, answers: Mapping[str, str | None]) -> BaseScore:
         rollout = batch.rollouts[index]
         if rollout.base is not None:
             return rollout.base
@@ -213,6 +229,7 @@ class TARSReward:
                 format_weight=self.config.format_weight,
                 truncated=rollout.truncated,
                 correct=rollout.correct,
+                extract=answers.__getitem__,
             )
         except MissingAnswerError as error:
             raise MissingAnswerError(f"{batch.describe(index)}: {error}") from error

@@ -57,7 +57,8 @@ def split_settings(settings: Mapping[str, Any], options: type[Options]) -> tuple
 
 def describe(config: TARSConfig) -> str:
     """Which terms, layers, weights and embedder are in force, in one line for the start of a run."""
-    base = f"accuracy + {config.format_weight:g} x format"
+    extractor = "" if config.answer_extractor == "tags" else f" (answers by {config.answer_extractor})"
+    base = f"accuracy{extractor} + {config.format_weight:g} x format"
     representation = (
         f"{config.alpha:g} x representation (layers {config.layers})" if config.alpha else "no representation"
     )

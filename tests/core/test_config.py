@@ -51,6 +51,8 @@ def test_layers(given: object, kept: object) -> None:
         ("beta", "1.0"),
         ("alpha", True),
         ("format_weight", None),
+        ("answer_extractor", "regex"),
+        ("answer_extractor", None),
         ("layers", "medium"),
         ("layers", []),
         ("layers", (0.5, 0.5)),

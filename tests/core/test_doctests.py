@@ -12,6 +12,8 @@ MODULES = {
     "tars_rewards.base": 2,
     "tars_rewards.combiner": 1,
     "tars_rewards.config": 2,
+    "tars_rewards.extraction": 2,
+    "tars_rewards.extraction.voicebench": 3,
     "tars_rewards.integration.rollout_kl": 2,
     "tars_rewards.metrics": 4,
     "tars_rewards.reference": 3,

@@ -22,10 +22,12 @@ def test_declared_keys_need_no_plus(tmp_path):
     done = run(
         *DRY, f"hydra.run.dir={tmp_path}", "reward.custom=tars_rewards.verl:TARSReward", "reward.custom_kwargs.alpha=0.3",
         "reward.custom_kwargs.layers=middle", "reward.custom_kwargs.max_rollout_kl=0.1",
+        "reward.custom_kwargs.answer_extractor=voicebench",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert "custom: tars_rewards.verl:TARSReward" in done.stdout
     assert "alpha: 0.3" in done.stdout
+    assert "answer_extractor: voicebench" in done.stdout
     assert "format_weight: 0.5" in done.stdout
 
 
