@@ -156,6 +156,36 @@ def test_a_users_reward_function_gives_the_base_reward(tokenizer, tmp_path):
     assert result["tars"] == {"correct": True, "format": True}
 
 
+def test_a_reward_server_is_asked_with_the_users_own_label(tokenizer):
+    import json
+    import threading
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    asked = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            body = json.dumps({"rewards": [0.5], "scores": [1.0]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/reward"
+        executor = TARSExecutor(TARSReward(TARSConfig(beta=0)), processor=None, endpoints=[url])
+        (result,) = execute(executor, tokenizer, Engine(tokenizer), answer=["gold"])
+        server.shutdown()
+    assert asked[0]["labels"] == [["gold"]]
+    assert asked[0]["query"][0].startswith(asked[0]["prompts"][0])
+    assert (result["reward"], result["tars"]["correct"]) == (0.5, True)
+
+
 @pytest.mark.parametrize(
     ("returned", "correct", "reward"),
     [

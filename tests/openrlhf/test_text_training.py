@@ -22,6 +22,7 @@ def text_run(tiny, tmp_path_factory):
         "algo.kl.use_loss": True,
         "algo.kl.estimator": "k3",
         "data.max_samples": 12,
+        "ckpt.save_steps": 2,
     }
     return train(tmp_path_factory.mktemp("text") / "run", tiny, "text", steps=3, overrides=overrides).check()
 
@@ -74,6 +75,13 @@ def test_evaluation_reports_the_gap(text_run):
     assert logs["tars/gap"] == pytest.approx(logs["tars/text_accuracy"] - logs["tars/speech_accuracy"])
     assert {"tars/mrr", "tars/own_text_ratio"} <= logs.keys()
     assert 0 < logs["eval_default_pass1"] <= 1
+
+
+def test_a_resumed_run_goes_on_with_the_questions_that_were_to_come(text_run, tiny, tmp_path):
+    overrides = {"ckpt.path": text_run.directory / "checkpoints", "ckpt.load_enable": True, "data.max_samples": 12}
+    resumed = train(tmp_path, tiny, "text", steps=3, overrides=overrides).check()
+    assert [step["step"] for step in resumed.steps] == [3]
+    assert load_step(tmp_path, 3).keys() == load_step(text_run.directory, 3).keys()
 
 
 VARIANTS = {
