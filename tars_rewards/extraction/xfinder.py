@@ -119,7 +119,7 @@ def _load(name: str, directory: str | None) -> Any:
         from xfinder.modules import Extractor
     logging.set_verbosity(verbosity)
 
-    class Prompts(Extractor):  # type: ignore[misc]
+    class Prompts(Extractor):
         def _execute_local_inference(self, query: str) -> Any:
             return self.create_formatted_prompt(query)
 

@@ -59,7 +59,7 @@ class EncoderCache:
 
     def install(self) -> EncoderCache:
         """Take the place of the encoder's ``forward``."""
-        self._tower.forward = self  # type: ignore[method-assign, assignment]
+        self._tower.forward = self
         self._tower.register_load_state_dict_pre_hook(lambda *_: self.clear())  # type: ignore[no-untyped-call]
         return self
 

@@ -146,13 +146,13 @@ class SpeechProcessor:
         return waveform
 
 
-class Qwen2AudioProcessor(SpeechProcessor, _StockQwen2AudioProcessor):  # type: ignore[misc]
+class Qwen2AudioProcessor(SpeechProcessor, _StockQwen2AudioProcessor):
     """Processor of Qwen2-Audio."""
 
     speech_family = QWEN2_AUDIO
 
 
-class OmniProcessorWithoutVideo(_StockQwen2_5OmniProcessor):  # type: ignore[misc]
+class OmniProcessorWithoutVideo(_StockQwen2_5OmniProcessor):
     """Processor of Qwen2.5-Omni without its video part, which needs torchvision even if no video ever comes."""
 
     def __init__(
@@ -172,7 +172,7 @@ class OmniProcessorWithoutVideo(_StockQwen2_5OmniProcessor):  # type: ignore[mis
 _OmniProcessor: Any = _StockQwen2_5OmniProcessor if is_torchvision_available() else OmniProcessorWithoutVideo
 
 
-class Qwen2_5OmniProcessor(SpeechProcessor, _OmniProcessor):  # type: ignore[misc]
+class Qwen2_5OmniProcessor(SpeechProcessor, _OmniProcessor):
     """Processor of Qwen2.5-Omni, for its Thinker."""
 
     speech_family = QWEN2_5_OMNI

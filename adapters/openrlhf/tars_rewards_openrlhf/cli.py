@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None, *, trainer: type | None = None) -> N
         install(parsed, trainer)
         return parsed
 
-    argparse.ArgumentParser.parse_args = parse_args  # type: ignore[method-assign, assignment]
+    argparse.ArgumentParser.parse_args = parse_args  # type: ignore[method-assign]
     sys.argv = ["python -m tars_rewards.openrlhf", *(sys.argv[1:] if argv is None else argv)]
     try:
         runpy.run_module(PROGRAM, run_name="__main__", alter_sys=False)

@@ -20,7 +20,7 @@ from tars_rewards_openrlhf.settings import OUR_REWARD
 AUDIO_TAG = "<audio>"
 
 
-class PairDataset(PromptDataset):  # type: ignore[misc]
+class PairDataset(PromptDataset):
     """``PromptDataset`` over the same rows, two of which are one item.
 
     Besides OpenRLHF's columns a row has ``pair_id`` and ``modality``, and a spoken one its clips in ``--tars.audio_key``

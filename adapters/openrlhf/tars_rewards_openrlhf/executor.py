@@ -40,7 +40,7 @@ class Prompt(NamedTuple):
     features: dict[str, Any] | None  #: for the forward of the trained model; None without clips
 
 
-class TARSExecutor(AgentExecutorBase):  # type: ignore[misc]
+class TARSExecutor(AgentExecutorBase):
     """Single-turn executor.
 
     Args:

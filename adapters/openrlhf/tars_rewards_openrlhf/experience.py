@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Pooled = tuple[Tensor, Tensor]
 
 
-class TARSExperienceMaker(RemoteExperienceMaker):  # type: ignore[misc]
+class TARSExperienceMaker(RemoteExperienceMaker):
     """``RemoteExperienceMaker`` whose rewards are those of TARS.
 
     Attributes:

@@ -137,7 +137,7 @@ def completion_mask(
     return mask[real], torch.nn.functional.pad(real.sum(dim=1).cumsum(dim=0), (1, 0))
 
 
-class SpeechActor(Actor):  # type: ignore[misc]
+class SpeechActor(Actor):
     """``Actor`` around a speech model, of its text decoder and, unless frozen, of its encoders.
 
     OpenRLHF asks ``is_vlm`` for two things: whether a model takes multimodal inputs and whether a forward lets the model

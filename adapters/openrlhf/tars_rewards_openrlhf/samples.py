@@ -16,7 +16,7 @@ EXTRAS = "tars_"
 """Prefix of the entries of ``Experience.info`` in which a completion's scores and embedding travel to the reward."""
 
 
-class PairSamplesGenerator(SamplesGenerator):  # type: ignore[misc]
+class PairSamplesGenerator(SamplesGenerator):
     """Stock generation; completions come back ordered by (question, modality, sample), with pairs whole."""
 
     def _generate_vllm(

@@ -17,7 +17,7 @@ else:
     _Base = object
 
 
-class PoolingMixin(_Base):  # type: ignore[misc]
+class PoolingMixin(_Base):
     """Mixin for verl's FSDP language model engines.
 
     When the trainer asks for it, ``forward_step`` adds two entries to the model output, which verl carries back in

@@ -15,7 +15,7 @@ VALIDATION_COLUMN = "tars_validation"
 """Column that the trainer adds to validation prompts: they need no embedding."""
 
 
-class TARSRewardManager(RewardManagerBase):  # type: ignore[misc]
+class TARSRewardManager(RewardManagerBase):
     """Reward manager that ``reward.custom`` puts in place (``reward.reward_manager``).
 
     For every completion it gives the base reward and, as extra info, what the trainer needs for the final reward:

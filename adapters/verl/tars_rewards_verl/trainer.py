@@ -43,7 +43,7 @@ else:
     _Base = object
 
 
-class TARSTrainerMixin(_Base):  # type: ignore[misc]
+class TARSTrainerMixin(_Base):
     """Mixin for ``PPOTrainerSync`` and classes derived from it; see :mod:`tars_rewards_verl.dispatch`."""
 
     train_dataloader: Any

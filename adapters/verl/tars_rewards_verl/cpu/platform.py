@@ -56,7 +56,7 @@ _NEUTRAL: dict[str, Any] = {
 _DEVICE_MODULE = _DeviceModule()
 
 
-class PlatformCPU(PlatformBase):  # type: ignore[misc]
+class PlatformCPU(PlatformBase):
     """CPU cores as verl's accelerator."""
 
     device_name = "cpu"
