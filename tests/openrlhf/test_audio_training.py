@@ -84,7 +84,8 @@ def test_two_ranks_of_which_one_may_have_no_audio(audio_runs, tiny, tmp_path):
 
 
 def test_audio_lost_on_its_way_to_vllm_stops_the_run(tiny, tmp_path):
-    limit = {"tars.max_rollout_kl": 1e-4}  # a random model hardly listens
-    run = train(tmp_path, tiny, "qwen2_5_omni", steps=1, sabotage="silence", overrides=limit)
+    # A random model hears little: 3e-2 when silenced, against 1e-6 of rounding and a limit of 2e-2 for models of any size.
+    limit = {"tars.max_rollout_kl": 1e-3}
+    run = train(tmp_path, tiny, "qwen2_audio", steps=1, sabotage="silence", overrides=limit)
     assert run.returncode not in (0, None)
     assert "disagree about the completions of speech:" in run.log
