@@ -51,7 +51,9 @@ class Bodies:
             except TimeoutError as error:
                 message = f"the body did not arrive within {self._settings.body_timeout:g} s"
                 raise Refusal(408, "timeout", message) from error
-            yield b"".join(chunks)
+            body = b"".join(chunks)
+            chunks[:] = [body]
+            yield body
         finally:
             self._count(-sum(map(len, chunks)))
 
@@ -109,7 +111,9 @@ class Patience:
         future.cancel()
         if self._gone.done():
             raise ClientDisconnect
-        raise Refusal(504, "timeout", "the request was not answered in time and is given up; send less at once, or later")
+        raise Refusal(
+            504, "timeout", "the request was not answered in time and is given up; send less at once, or later"
+        )
 
 
 async def _disconnected(request: Request) -> None:

@@ -88,5 +88,7 @@ def _judgement(
     try:
         check_answer(label)
     except MissingAnswerError as error:
-        raise invalid(f"{error}; labels come from the column that --data.label_key names", f"labels[{index}]") from error
+        raise invalid(
+            f"{error}; labels come from the column that --data.label_key names", f"labels[{index}]"
+        ) from error
     return Judgement(completion, label)

@@ -36,19 +36,25 @@ def read_questions(body: bytes, settings: ServerSettings) -> list[Question]:
     given = parse_json(body)
     rows = given.pop("questions", None)
     if given:
-        raise invalid("unknown field; the body is {\"questions\": [row, …]}", next(iter(given))[:100])
+        raise invalid('unknown field; the body is {"questions": [row, …]}', next(iter(given))[:100])
     if not isinstance(rows, list):
         raise invalid(f"expected a list of rows, got {type(rows).__name__}", "questions")
     if len(rows) > settings.max_questions:
         raise too_large(f"expected at most {settings.max_questions} questions, got {len(rows)}", "questions")
     if (completions := sum(map(_completions_of, rows))) > settings.max_completions:
-        raise too_large(f"expected at most {settings.max_completions} completions in all, got {completions}", "questions")
+        raise too_large(
+            f"expected at most {settings.max_completions} completions in all, got {completions}", "questions"
+        )
     return [_question(row, f"questions[{index}]", settings) for index, row in enumerate(rows)]
 
 
 def _completions_of(row: Any) -> int:
     completions = row.get("completions") if isinstance(row, dict) else None
-    return sum(len(each) for each in completions.values() if isinstance(each, list)) if isinstance(completions, dict) else 0
+    return (
+        sum(len(each) for each in completions.values() if isinstance(each, list))
+        if isinstance(completions, dict)
+        else 0
+    )
 
 
 def _question(row: Any, field: str, settings: ServerSettings) -> Question:
@@ -79,7 +85,9 @@ def check_text(text: str, field: str, settings: ServerSettings) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise invalid(f"expected Unicode text, got a surrogate that stands alone at character {error.start}", field) from error
+        raise invalid(
+            f"expected Unicode text, got a surrogate that stands alone at character {error.start}", field
+        ) from error
 
 
 def _audio(given: Any, field: str, settings: ServerSettings) -> dict[str, Any] | None:
@@ -124,7 +132,9 @@ def _image(given: Any, field: str, settings: ServerSettings) -> dict[str, Any] |
     try:
         from PIL import Image
     except ImportError as error:
-        raise Refusal(501, "unsupported", f"{field}: this server has no Pillow and takes no images", field=field) from error
+        raise Refusal(
+            501, "unsupported", f"{field}: this server has no Pillow and takes no images", field=field
+        ) from error
     try:
         with Image.open(io.BytesIO(content), formats=_IMAGES) as image:
             width, height = image.size
@@ -140,9 +150,9 @@ def _upload(given: Any, field: str, known: Sequence[str]) -> dict[str, Any] | No
     if given is None:
         return None
     if isinstance(given, str) or (isinstance(given, Mapping) and given.get("path") is not None):
-        raise invalid("expected an upload, {\"bytes\": base64}, got a path or address; the server opens none", field)
+        raise invalid('expected an upload, {"bytes": base64}, got a path or address; the server opens none', field)
     if not isinstance(given, dict):
-        raise invalid(f"expected an upload, {{\"bytes\": base64}}, got {type(given).__name__}", field)
+        raise invalid(f'expected an upload, {{"bytes": base64}}, got {type(given).__name__}', field)
     upload = {name: value for name, value in given.items() if value is not None}
     if strangers := [name for name in upload if name not in known]:
         raise invalid(f"unknown field; an upload has {', '.join(known)}", f"{field}.{strangers[0][:100]}")

@@ -165,4 +165,6 @@ class Queue:
 
 def stopping() -> Refusal:
     """The answer of a server that has been told to stop."""
-    return Refusal(503, "stopping", "the server is stopping; send the request to another, or again later", retry_after=5)
+    return Refusal(
+        503, "stopping", "the server is stopping; send the request to another, or again later", retry_after=5
+    )

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from tars_rewards.errors import AdapterError, InputError, RolloutError, ScoringError, TARSError
+from tars_rewards.errors import AdapterError, HiddenStatesError, InputError, RolloutError, ScoringError, TARSError
 
 _FIELD = re.compile(r"field '([^']+)': ")
 _FIELDS = re.compile(rf"(?:{_FIELD.pattern})+")
@@ -50,7 +50,10 @@ class Refusal(Exception):
         headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         if self.status == 401:
             headers["WWW-Authenticate"] = 'Bearer realm="tars-rewards"'
-        if self.status in (413, 503):  # the rest of the body is not read; a client of a stopping server looks for another
+        if self.status in (
+            413,
+            503,
+        ):  # the rest of the body is not read; a client of a stopping server looks for another
             headers["Connection"] = "close"
         return headers
 
@@ -82,9 +85,10 @@ def from_error(error: TARSError, field: str) -> Refusal:
         field = ".".join([field, *_FIELD.findall(found[0])])
         message = message[found.end() :]
     more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
-    if isinstance(error, _SENDERS):
+    cause = error.__cause__ if isinstance(error.__cause__, TARSError) else error  # the scorer says whose an error is
+    if isinstance(cause, _SENDERS) and not isinstance(cause, HiddenStatesError):
         return invalid(message + more, field)
-    return Refusal(500, type(error).__name__, _named(message + more, field), field=field)
+    return Refusal(500, type(cause).__name__, _named(message + more, field), field=field)
 
 
 def _named(message: str, field: str | None) -> str:
