@@ -73,12 +73,13 @@ def process(
         sink = StandardOutput() if out == "-" else OutputFile(out, task.settings(), overwrite=overwrite)
         stack.callback(sink.close)
         left_out = 0 if bad is None else bad.count
-        with tqdm(total=good, unit="question", disable=not progress, file=sys.stderr, smoothing=0.1) as bar:
-            resumed = _work(task, questions, sink, bad, bar)
+        resumed = sink.begin(good)
+        with tqdm(total=len(good), initial=resumed, unit="question", disable=not progress, file=sys.stderr) as bar:
+            _work(task, questions, sink, bad, bar)
         sink.finish()
         found = 0 if bad is None else bad.count
         return FileReport(
-            questions=good - (found - left_out),
+            questions=len(good) - (found - left_out),
             rows=sink.rows,
             bad=found,
             resumed=resumed,
@@ -89,15 +90,11 @@ def process(
         )
 
 
-def _work(task: Task[Any], questions: QuestionFile, sink: Sink, bad: BadRows | None, bar: Any) -> int:
-    """Do what is not done yet; the number of questions that were."""
-    resumed = 0
+def _work(task: Task[Any], questions: QuestionFile, sink: Sink, bad: BadRows | None, bar: Any) -> None:
+    """Do what is not done yet."""
     items = questions.items()
     while chunk := list(islice(items, CHUNK)):
         todo = [item for item in chunk if not sink.has(item.question.id, item.row.value)]
-        resumed += len(chunk) - len(todo)
-        bar.initial += len(chunk) - len(todo)  # what is done already says nothing of the rate
-        bar.update(len(chunk) - len(todo))
         failed: list[tuple[Item, TARSError]] = []
         for item, result in zip(todo, task.run([item.question for item in todo]), strict=True):
             if not isinstance(result, TARSError):
@@ -111,4 +108,3 @@ def _work(task: Task[Any], questions: QuestionFile, sink: Sink, bad: BadRows | N
             problems = [f"{item.row.where}: {error}" for item, error in failed]
             kind = InputError if all(isinstance(error, InputError) for _, error in failed) else ScoringError
             raise kind(f"{questions.name}, " + "\n".join(problems)) from failed[0][1]
-    return resumed

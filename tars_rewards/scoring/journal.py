@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,10 @@ class Journal:
         if not self._file.tell():
             self._write(header)
 
-    def __len__(self) -> int:
-        return len(self._done)
+    @property
+    def done(self) -> Set[str]:
+        """Ids of the questions that are done."""
+        return self._done.keys()
 
     def has(self, identity: str, row: Any) -> bool:
         """Whether a question is done.

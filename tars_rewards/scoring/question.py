@@ -110,7 +110,7 @@ class Question:
             )
         problems = _unknown(row, _FIELDS)
         identity = _as_text(row.get("id"))
-        if not identity:
+        if not isinstance(identity, str) or not identity:
             problems.append(f"field 'id': expected a non-empty text, got {_shown(row.get('id'))}")
         texts: dict[str, Any] = {"prompt": row.get("prompt") or "", "answer": _as_text(row.get("answer"))}
         texts.update({name: row.get(name) for name in ("system", "instruction")})
@@ -128,7 +128,7 @@ class Question:
         completions = _completions(row.get("completions") or {}, problems)
         if problems:
             raise InputError("a question cannot be read:", problems)
-        return cls(id=identity or "", completions=completions, **texts, **media)
+        return cls(id=identity, completions=completions, **texts, **media)
 
     def to_row(self) -> dict[str, Any]:
         """The fields that are set, as JSON has them, a clip's bytes as base64."""
@@ -184,7 +184,7 @@ def _medium(value: Any, root: Path) -> Any:
     located = root / path
     if not located.is_file():
         raise ValueError(f"expected an existing file, got {os.fspath(located)}; relative paths start from {root}")
-    return {"path": os.fspath(located)}
+    return {"path": os.path.abspath(located)}
 
 
 def _jsonable(value: Any) -> Any:

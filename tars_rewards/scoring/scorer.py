@@ -15,7 +15,7 @@ from tars_rewards.scoring.forward import Measurement, TokenBudget, measure
 from tars_rewards.scoring.preparation import Preparation
 from tars_rewards.scoring.question import Question
 from tars_rewards.scoring.rows import ScoredQuestion, select
-from tars_rewards.scoring.sampling import Draw, Sampling, sample
+from tars_rewards.scoring.sampling import Sampling
 from tars_rewards.scoring.work import (
     Piece,
     Work,
@@ -23,11 +23,11 @@ from tars_rewards.scoring.work import (
     chunks,
     distinct_ids,
 )
-from tars_rewards.speech.model import SpeechModel
 
 if TYPE_CHECKING:
     from tars_rewards.protocol import Embedder
     from tars_rewards.scoring.files import FileReport
+    from tars_rewards.speech.model import SpeechModel
 
 
 class Scorer:
@@ -76,6 +76,8 @@ class Scorer:
         if not isinstance(token_budget, int) or token_budget < 1:
             raise ConfigError(f"token_budget is {token_budget!r}; expected a positive integer")
         if isinstance(model, str | os.PathLike):
+            from tars_rewards.speech.model import SpeechModel
+
             model = SpeechModel.load(os.fspath(model), device=device, dtype=dtype)
         self.model = model
         self.system = system
@@ -169,6 +171,8 @@ class Scorer:
 
     def sample_batch(self, questions: Sequence[Question], sampling: Sampling) -> list[Question | TARSError]:
         """Sample completions of some questions at once: each with its completions, or the error that prevented them."""
+        from tars_rewards.scoring.generation import Draw, sample
+
         model = self.required_model()
         results: list[Question | TARSError] = []
         draws: list[Draw] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,6 +25,10 @@ class Sink:
     def __init__(self) -> None:
         self.rows = 0
         self._rewards: dict[str, list[float]] = {}
+
+    def begin(self, questions: Set[str]) -> int:
+        """Take the ids of all questions; the number of those that an earlier run has done."""
+        return 0
 
     def has(self, identity: str, row: Any) -> bool:
         """Whether an earlier run has done this question."""
@@ -89,6 +93,19 @@ class OutputFile(Sink):
         if not self._path.parent.is_dir():
             raise InputError(f"{self._path}: expected an existing directory, {self._path.parent} is none")
         self._journal = Journal(journal, settings)
+
+    def begin(self, questions: Set[str]) -> int:
+        """Take the ids of all questions; the number of those that an earlier run has done.
+
+        Raises:
+            InputError: An earlier run has done questions that are not among them.
+        """
+        if strangers := sorted(self._journal.done - questions):
+            raise InputError(
+                f"{self._journal.path} holds the results of {len(strangers)} questions that the input does not have, such as "
+                f"{strangers[0]!r}; give the same input, choose another output, or overwrite"
+            )
+        return len(self._journal.done)
 
     def has(self, identity: str, row: Any) -> bool:
         """Whether an earlier run has done this question."""

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,25 +44,24 @@ class QuestionFile:
         self._root = Path(".") if name == "-" else Path(name).parent
         self._task = task
 
-    def check(self, bad: BadRows | None) -> int:
+    def check(self, bad: BadRows | None) -> Set[str]:
         """Look at every row.
 
         Args:
             bad: Where bad rows go; None: they are an error.
 
         Returns:
-            The number of good rows.
+            The ids of the good rows.
 
         Raises:
             InputError: Rows are bad and have nowhere to go (they are named together), or there are none.
         """
-        good, found = 0, 0
+        found = 0
         problems: list[str] = []
         first: dict[str, str] = {}
         for row in read_rows(self._path, parquet=self._parquet):
             _, complaints = self._read(row, first)
             if not complaints:
-                good += 1
                 continue
             found += len(complaints)
             room = _KEPT_PROBLEMS - len(problems)
@@ -71,9 +70,9 @@ class QuestionFile:
                 bad.add(row, complaints)
         if found and bad is None:
             raise InputError(f"{self.name}: {found} problem{'s' * (found > 1)}; nothing was done:", problems)
-        if not good and not found:
+        if not first and not found:
             raise InputError(f"{self.name}: expected at least one question, got none")
-        return good
+        return first.keys()
 
     def items(self) -> Iterator[Item]:
         """The good rows with their questions."""
