@@ -58,7 +58,9 @@ def create_app(
         yield
         service.close()
 
-    app = FastAPI(title="tars-rewards", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
+    app = FastAPI(
+        title="tars-rewards", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan
+    )
     app.state.service = service
     app.add_middleware(_Gate, service=service, token=token)
     app.add_exception_handler(Refusal, partial(_refused, service))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tars_rewards.answers import check_answer
@@ -46,17 +46,20 @@ def read_judgements(body: bytes, special: re.Pattern[str], settings: ServerSetti
         Refusal: The body is malformed or over a limit, a query does not begin with its prompt, or a label cannot be judged.
     """
     given = parse_json(body)
-    columns = [given.get(name) for name in _FIELDS]
-    for name, column in zip(_FIELDS, columns, strict=True):
+    columns: list[list[Any]] = []
+    for name in _FIELDS:
+        column = given.get(name)
         if not isinstance(column, list):
             raise invalid(f"expected a list, got {type(column).__name__}", name)
         if len(column) > settings.max_completions:
             raise too_large(f"expected at most {settings.max_completions} entries, got {len(column)}", name)
-    if len(set(map(len, columns))) > 1:  # type: ignore[arg-type]
-        lengths = ", ".join(f"{len(column)} {name}" for name, column in zip(_FIELDS, columns, strict=True))  # type: ignore[arg-type]
-        raise invalid(f"expected as many prompts and labels as queries, got {lengths}", "query")
-    rows: Iterable[tuple[Any, ...]] = zip(*columns, strict=True)  # type: ignore[arg-type]
-    return [_judgement(index, *row, special, settings) for index, row in enumerate(rows)]
+        columns.append(column)
+    queries, prompts, labels = columns
+    if not len(queries) == len(prompts) == len(labels):
+        lengths = f"{len(queries)} queries, {len(prompts)} prompts and {len(labels)} labels"
+        raise invalid(f"expected one prompt and one label a query, got {lengths}", "query")
+    rows = enumerate(zip(queries, prompts, labels, strict=True))
+    return [_judgement(index, *row, special=special, settings=settings) for index, row in rows]
 
 
 def answer(scores: Sequence[BaseScore]) -> bytes:
@@ -67,7 +70,7 @@ def answer(scores: Sequence[BaseScore]) -> bytes:
 
 
 def _judgement(
-    index: int, query: Any, prompt: Any, label: Any, special: re.Pattern[str], settings: ServerSettings
+    index: int, query: Any, prompt: Any, label: Any, *, special: re.Pattern[str], settings: ServerSettings
 ) -> Judgement:
     for name, text in (("query", query), ("prompts", prompt)):
         if not isinstance(text, str):
