@@ -173,7 +173,8 @@ def _array(given: Any, field: str) -> Any:
     if not isinstance(given, list) or not given:
         raise invalid("expected a list of samples, or of [sample, …] by channel", field)
     try:
-        parts = [np.asarray(given[at : at + _SLICE], np.float32) for at in range(0, len(given), _SLICE)]
+        with np.errstate(over="ignore"):  # what is not finite is refused below
+            parts = [np.asarray(given[at : at + _SLICE], np.float32) for at in range(0, len(given), _SLICE)]
         samples = np.concatenate(parts)
     except (TypeError, ValueError) as error:
         raise invalid(f"expected numbers in one or two dimensions: {error}", field) from error
