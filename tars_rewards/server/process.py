@@ -45,7 +45,6 @@ def run(scorer_factory: Callable[[], Scorer], settings: ServerSettings | None = 
             on when the server has ended.
     """
     settings = ServerSettings() if settings is None else settings
-    configure()
     server: _Server | None = None
 
     def fail() -> None:
@@ -55,6 +54,7 @@ def run(scorer_factory: Callable[[], Scorer], settings: ServerSettings | None = 
     app = create_app(scorer_factory, settings, on_failure=fail)
     service: Service = app.state.service
     listener = _listen(settings)
+    configure()
     config = uvicorn.Config(
         app,
         access_log=False,

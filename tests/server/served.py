@@ -77,7 +77,9 @@ class Served:
 
     def later(self, *rows):
         """Ask in a thread of its own; returns a function that waits for the answer."""
-        return in_thread(lambda: httpx.post(f"{self.client.base_url}/v1/rewards", json={"questions": list(rows)}, timeout=30))
+        return in_thread(
+            lambda: httpx.post(f"{self.client.base_url}/v1/rewards", json={"questions": list(rows)}, timeout=30)
+        )
 
     def waiting(self):
         return self.service._queue.waiting()[0]
