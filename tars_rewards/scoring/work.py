@@ -101,11 +101,12 @@ def check_prompts(question: Question, config: TARSConfig, medium: str, modalitie
 
 def about(question: Question, error: TARSError) -> TARSError:
     """Say whose an error is; the error itself is its cause."""
-    if isinstance(error, InputError):
-        problems = error.problems or (error.message,)
-        named: TARSError = InputError(f"question {question.id!r}:", problems)
-    else:
+    named: TARSError
+    if isinstance(error, ScoringError):
         named = ScoringError(f"question {question.id!r}: {error}")
+    else:  # what came before the model ran: something is wrong with the question
+        problems = (error.problems or (error.message,)) if isinstance(error, InputError) else (str(error),)
+        named = InputError(f"question {question.id!r}:", problems)
     named.__cause__ = error
     return named
 
