@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tars_rewards.errors import InputError, ScoringError, TARSError
 from tars_rewards.protocol import Rollout
-from tars_rewards.scoring.question import MEDIA, Question
+from tars_rewards.scoring.question import MEDIA, Completion, Question
 
 if TYPE_CHECKING:
     from tars_rewards.config import TARSConfig
@@ -140,3 +140,14 @@ def chunks(questions: Iterable[Question | Mapping[str, Any]]) -> Iterator[list[Q
         if not chunk:
             return
         yield chunk
+
+
+def completed(question: Question, drawn: Mapping[str, Sequence[Completion | ScoringError]]) -> Question | TARSError:
+    """The question with these completions by modality in the place of its own, or the error that is among them."""
+    completions: dict[str, list[Completion]] = {modality: [] for modality in drawn}
+    for modality, several in drawn.items():
+        for each in several:
+            if isinstance(each, ScoringError):
+                return about(question, each)
+            completions[modality].append(each)
+    return replace(question, completions=completions)
