@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from tars_rewards.scoring.work import (
     Work,
     about,
     chunks,
+    completed,
     distinct_ids,
 )
 
@@ -195,9 +195,7 @@ class Scorer:
             model.forget()
         for index, each in enumerate(results):
             if isinstance(each, Question):
-                completions = {modality: tuple(islice(drawn, sampling.n)) for modality in self._modalities}
-                failed = [one for several in completions.values() for one in several if isinstance(one, ScoringError)]
-                results[index] = about(each, failed[0]) if failed else replace(each, completions=completions)
+                results[index] = completed(each, {name: list(islice(drawn, sampling.n)) for name in self._modalities})
         return results
 
     def score_file(
