@@ -35,8 +35,8 @@ class TARSReward:
 
     Args:
         config: The settings.
-        embedder: Turns completions into vectors; None: the config's sentence-transformers model, loaded when first
-            needed. With beta=0 it is neither loaded nor looked at.
+        embedder: Turns completions into vectors; None: the config's model or endpoint, loaded when first needed. With
+            beta=0 it is neither loaded nor looked at.
         extract: Finds the answer in a completion; None: the config's `answer_extractor`.
 
     Raises:
@@ -59,7 +59,9 @@ class TARSReward:
                 "TARSConfig.from_mapping"
             )
         if embedder is not None and self.config.beta > 0:
-            _check_embedder(embedder, self.config)
+            from tars_rewards.embedding import check_embedder
+
+            check_embedder(embedder, self.config)
         self._given_embedder = embedder
         self._extract = answer_extractor(self.config.answer_extractor) if extract is None else extract
         self._reset()
@@ -82,17 +84,16 @@ class TARSReward:
         """The embedder in use; the default one is loaded by the first look at it.
 
         Raises:
-            MissingDependencyError: sentence-transformers is needed and not installed.
+            MissingDependencyError: A package that it needs is not installed.
+            ConfigError: The endpoint's API key is not where the settings say.
         """
         if self._given_embedder is not None:
             return self._given_embedder
         with self._lock:
             if self._default_embedder is None:
-                from tars_rewards.embedding import SentenceTransformerEmbedder
+                from tars_rewards.embedding import default_embedder
 
-                self._default_embedder = SentenceTransformerEmbedder(
-                    self.config.embedder, device=self.config.embedder_device
-                )
+                self._default_embedder = default_embedder(self.config)
             return self._default_embedder
 
     def base(self, completion: str, answer: str | None, *, truncated: bool = False) -> BaseScore:
@@ -113,7 +114,8 @@ class TARSReward:
             float32 [completions, dim].
 
         Raises:
-            EmbeddingError: The embedder returned the wrong count or shape, or values that are not finite.
+            EmbedderFailedError: The embedder raised, or returned the wrong count or shape, or values that are not finite.
+            EmbeddingError: Vectors differ in dimension, or the embedder's `batch_size` is no positive integer.
         """
         import numpy as np
 
@@ -258,27 +260,17 @@ class TARSReward:
 
     def _text_embedder(self) -> TextEmbedder:
         from tars_rewards.cache import EmbeddingStore
-        from tars_rewards.embedding import TextEmbedder
+        from tars_rewards.embedding import TextEmbedder, check_embedder
 
         with self._lock:
             if self._texts is None:
                 embedder, directory = self.embedder, self.config.embedding_cache
-                _check_embedder(embedder, self.config)
+                check_embedder(embedder, self.config)
                 store = None
                 if directory is not None:
                     store = EmbeddingStore(directory, model_id=str(getattr(embedder, "model_id", "")))
                 self._texts = TextEmbedder(embedder, memory=self.config.embedding_cache_size, store=store)
             return self._texts
-
-
-def _check_embedder(embedder: object, config: TARSConfig) -> None:
-    if not callable(getattr(embedder, "encode", None)):
-        raise ConfigError(f"expected an embedder with encode(list[str]) -> [N, dim], got {type(embedder).__name__}")
-    if config.embedding_cache and not getattr(embedder, "model_id", None):
-        raise ConfigError(
-            f"embedding_cache needs to tell embedders apart, and {type(embedder).__name__} has no model_id; give it "
-            "one (a string that changes with its weights), or set embedding_cache=None"
-        )
 
 
 def _integer(step: Any) -> int:

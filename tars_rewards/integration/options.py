@@ -62,7 +62,8 @@ def describe(config: TARSConfig) -> str:
     representation = (
         f"{config.alpha:g} x representation (layers {config.layers})" if config.alpha else "no representation"
     )
-    behavior = f"{config.beta:g} x behavior (embedder {config.embedder})" if config.beta else "no behavior"
+    embedder = config.embedder + (f" at {config.embedder_url}" if config.embedder_url else "")
+    behavior = f"{config.beta:g} x behavior (embedder {embedder})" if config.beta else "no behavior"
     return (
         f"{config.target_modality} = {base} + {representation} + {behavior}; {config.anchor_modality} = {base}; "
         f"seed {config.seed}"

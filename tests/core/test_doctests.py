@@ -12,6 +12,7 @@ MODULES = {
     "tars_rewards.base": 2,
     "tars_rewards.combiner": 1,
     "tars_rewards.config": 2,
+    "tars_rewards.embedding_answer": 1,
     "tars_rewards.extraction": 2,
     "tars_rewards.extraction.voicebench": 3,
     "tars_rewards.integration.rollout_kl": 2,
