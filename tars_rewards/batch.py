@@ -108,6 +108,8 @@ def _check(rollout: object, index: int) -> None:
         expected = f"an integer sample_id of 64 bits or None, got {rollout.sample_id!r}"
     elif not isinstance(rollout.truncated, _BOOLEAN):
         expected = f"truncated to be True or False, got {rollout.truncated!r}"
+    elif not isinstance(rollout.embedding_failed, _BOOLEAN):
+        expected = f"embedding_failed to be True or False, got {rollout.embedding_failed!r}"
     elif rollout.base is not None and not _is_base_score(rollout.base):
         expected = f"a BaseScore(correct: bool, format: bool, reward: finite) or None as base, got {rollout.base!r}"
     elif rollout.base is None and rollout.correct is not None and not isinstance(rollout.correct, _BOOLEAN):

@@ -132,6 +132,7 @@ def reward_metrics(
     candidate: Bool[np.ndarray, " rollouts"],
     seconds: Mapping[str, float],
     over_window: int | None = None,
+    embedder_failures: int | None = None,
 ) -> dict[str, float]:
     """Metrics of one step, all under "tars/".
 
@@ -142,6 +143,7 @@ def reward_metrics(
       correct anchor rollout to compare them with.
     - `tars/truncated/<modality>`: share of truncated rollouts.
     - `tars/behavior/over_window`: distinct texts embedded here that exceed the embedder's window, where it tells.
+    - `tars/behavior/embedder_failures`: completions whose embedding failed, where that does not stop the run.
     - `tars/seconds/<stage>`.
 
     Args:
@@ -154,6 +156,7 @@ def reward_metrics(
         candidate: Rollouts that may serve as a reference.
         seconds: Wall time of each stage.
         over_window: Number of texts longer than the embedder's window; None: unknown, or nothing was embedded.
+        embedder_failures: Number of completions whose embedding failed; None: it would have been raised.
     """
     values = {name: component.double().numpy() for name, component in components.items()}
     usable = {name: mask.numpy() for name, mask in valid.items()}
@@ -176,6 +179,8 @@ def reward_metrics(
         metrics["tars/pairs/without_reference"] = float(np.mean(~np.isin(asking, batch.pair[candidate])))
     if over_window is not None:
         metrics["tars/behavior/over_window"] = float(over_window)
+    if embedder_failures is not None:
+        metrics["tars/behavior/embedder_failures"] = float(embedder_failures)
     metrics.update({f"tars/seconds/{stage}": time for stage, time in seconds.items()})
     return metrics
 

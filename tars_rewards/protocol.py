@@ -31,6 +31,7 @@ class Rollout:
     correct: bool | None = None  #: whether the answer is right; None: judged from `answer` and `completion`
     embedding: Array | None = field(default=None, compare=False, repr=False)
     """[dim] sentence embedding of the completion, if already computed (a list will do); None: the embedder is asked."""
+    embedding_failed: bool = False  #: it was to be computed already, and the embedder failed; it is not asked again
     base: BaseScore | None = None
     """The base score, where a framework or a user's own reward function has it already; then `answer` and `correct` are
     not looked at and the text is not parsed. None: computed from them."""

@@ -142,7 +142,8 @@ class TARSReward:
             RolloutError: A rollout is malformed, or one of the children: a modality is unknown, an identity occurs
                 twice, an answer is missing, or (alpha > 0) hidden states are missing, misshapen or not finite.
             LayerSelectionError: alpha > 0, and the layers do not fit the hidden states.
-            EmbeddingError: beta > 0, and embeddings are not finite or not of one shape.
+            EmbedderFailedError: beta > 0, the embedder failed, and `on_embedder_failure` is "stop".
+            EmbeddingError: beta > 0, and embeddings that came with rollouts are not finite or not of one shape.
             ExtractionError: The answer extractor failed. What an extractor of yours raises is passed on.
         """
         import numpy as np
@@ -179,7 +180,7 @@ class TARSReward:
                 choose_references(batch.pair, batch.sample_id, needs=needs, candidate=candidate, draws=draws)
             )
         terms = {name: TermValue.nowhere(len(batch)) for name in ("representation", "behavior")}
-        layer_similarity, over_window = None, None
+        layer_similarity, over_window, failures = None, None, None
         if config.alpha > 0:
             from tars_rewards.representation import representation_term
 
@@ -189,8 +190,19 @@ class TARSReward:
                 )
             layer_similarity = per_layer if config.return_layers else None
         if config.beta > 0:
+            from tars_rewards.behavior import behavior_of_batch
+
+            tolerate = config.on_embedder_failure == "invalid"
             with _timed(seconds, "behavior"):
-                terms["behavior"], over_window = self._behavior(batch, reference)
+                behavior = behavior_of_batch(
+                    batch,
+                    reference,
+                    encode=lambda texts: self._text_embedder().encode(texts),
+                    strip=config.strip_tags,
+                    tolerate=tolerate,
+                )
+            terms["behavior"], over_window = behavior.term, behavior.over_window
+            failures = behavior.failures if tolerate else None
         components = {
             "accuracy": torch.from_numpy(correct.astype(np.float32)),
             "format": torch.from_numpy(formatted.astype(np.float32)),
@@ -217,6 +229,7 @@ class TARSReward:
             candidate=candidate,
             seconds=seconds,
             over_window=over_window,
+            embedder_failures=failures,
         )
         return RewardResult(total, components, valid, reference, metrics, layer_similarity)
 
@@ -235,21 +248,6 @@ class TARSReward:
             )
         except MissingAnswerError as error:
             raise MissingAnswerError(f"{batch.describe(index)}: {error}") from error
-
-    def _behavior(self, batch: RolloutBatch, reference: Any) -> tuple[TermValue, int | None]:
-        from tars_rewards.behavior import behavior_term
-
-        over: set[str] | None = None
-
-        def embed(texts: Sequence[str]) -> npt.NDArray[np.float32]:
-            nonlocal over
-            vectors, flags = self._text_embedder().encode(texts)
-            if flags is not None:
-                over = {text for text, flag in zip(texts, flags, strict=True) if flag}
-            return vectors
-
-        term = behavior_term(batch, reference, embed=embed, strip=self.config.strip_tags)
-        return term, None if over is None else len(over)
 
     def _prepared(self, completions: Sequence[str]) -> list[str]:
         from tars_rewards.answers import strip_tags

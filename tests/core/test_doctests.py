@@ -15,6 +15,7 @@ MODULES = {
     "tars_rewards.embedding_answer": 1,
     "tars_rewards.extraction": 2,
     "tars_rewards.extraction.voicebench": 3,
+    "tars_rewards.integration.completion_embedder": 1,
     "tars_rewards.integration.rollout_kl": 2,
     "tars_rewards.metrics": 4,
     "tars_rewards.reference": 3,
