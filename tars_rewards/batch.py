@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tars_rewards.errors import DuplicateRolloutError, ModalityError, RolloutError
+from tars_rewards.errors import ConfigError, DuplicateRolloutError, ModalityError, RolloutError
 from tars_rewards.protocol import BaseScore, Rollout
 
 if TYPE_CHECKING:
@@ -32,9 +32,24 @@ class RolloutBatch:
     sample_id: Int[np.ndarray, " rollouts"]
     is_target: Bool[np.ndarray, " rollouts"]  #: target modality; otherwise anchor modality
     scorable: Bool[np.ndarray, " rollouts"]  #: can take part in an alignment term: not empty, not left out as truncated
+    config: TARSConfig  #: the settings that it was made by
 
     def __len__(self) -> int:
         return len(self.rollouts)
+
+    def check_config(self, config: TARSConfig) -> None:
+        """Check that a reward's settings see the same targets, anchors and scorable rollouts as the batch's.
+
+        Raises:
+            ConfigError: A setting that the batch depends on differs.
+        """
+        for name in ("target_modality", "anchor_modality", "skip_truncated"):
+            ours, theirs = getattr(self.config, name), getattr(config, name)
+            if ours != theirs:
+                raise ConfigError(
+                    f"the RolloutBatch was made with {name}={ours!r}, the reward has {theirs!r}; make it by "
+                    "RolloutBatch.from_rollouts(rollouts, reward.config)"
+                )
 
     def describe(self, index: int) -> str:
         """Identity of one rollout, for messages."""
@@ -82,6 +97,7 @@ class RolloutBatch:
                 )
             pair[index], sample_id[index] = code, sample
         return cls(
+            config=config,
             rollouts=rollouts,
             pair_ids=list(codes),
             pair=pair,

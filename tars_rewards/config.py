@@ -10,10 +10,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from tars_rewards.errors import ConfigError
+from tars_rewards.terms import own_weights
+
+if TYPE_CHECKING:
+    from tars_rewards.protocol import RewardTerm
 
 LAYER_GROUPS = ("all", "shallow", "middle", "deep", "last")
 ANSWER_EXTRACTORS = ("tags", "voicebench", "xfinder")
@@ -66,6 +70,9 @@ class TARSConfig:
     layers: str | tuple[int, ...] | tuple[float, float] = "all"
     """Decoder layers compared: a group ("all", "shallow", "middle", "deep", "last"), layer numbers from 0 (negative
     ones count from the end), or two fractions of the depth, (start, stop). See `representation.select_layers`."""
+    terms: Mapping[str | RewardTerm, float] | Iterable[tuple[str | RewardTerm, float]] | None = None
+    """Terms of your own besides the two: a mapping from "module:name" (in Python also from the function itself) to a weight.
+    See docs/write_your_own_term.md; kept as a tuple of pairs. None: none."""
     seed: int = 0
     """Seed of the choice of references."""
     embedder: str = "Qwen/Qwen3-Embedding-0.6B"
@@ -141,6 +148,7 @@ class TARSConfig:
                 f"target_modality and anchor_modality are both {self.target_modality!r}; give each its own name"
             )
         object.__setattr__(self, "layers", _layers(self.layers))
+        object.__setattr__(self, "terms", own_weights(self.terms))
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> TARSConfig:

@@ -15,6 +15,7 @@ which does not know this package can still catch it, and each can be pickled, so
     │   └── HiddenStatesError                   hidden states missing, misshapen or not finite
     ├── EmbeddingError (ValueError)             an embedding is unusable
     │   └── EmbedderFailedError                 the embedder raised, or returned something unusable
+    ├── TermError (ValueError)                  a reward term of one's own returned something unusable
     ├── ExtractionError (RuntimeError)          an answer extractor failed on completions
     ├── MissingDependencyError (ImportError)    an optional package is not installed
     ├── CaptureError (RuntimeError)             hidden states could not be captured from a forward pass
@@ -65,6 +66,10 @@ class EmbedderFailedError(EmbeddingError):
 
     The one error that `on_embedder_failure="invalid"` goes on after: an embedder of your own may raise anything.
     """
+
+
+class TermError(TARSError, ValueError):
+    """A reward term of one's own returned no TermValue, or one of a wrong shape or with values that are not finite."""
 
 
 class ExtractionError(TARSError, RuntimeError):

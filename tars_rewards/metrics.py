@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from tars_rewards.batch import RolloutBatch
     from tars_rewards.config import TARSConfig
 
-ALIGNMENT_TERMS = ("representation", "behavior")
+OF_BOTH_MODALITIES = ("accuracy", "format", "total")
+"""The terms that anchor rollouts have too."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,8 @@ def reward_metrics(
 ) -> dict[str, float]:
     """Metrics of one step, all under "tars/".
 
-    - `tars/<term>/<modality>/{mean,std,count}`: accuracy, format and total of both modalities, representation and
-      behavior of the target modality, each over the rollouts where it is valid; `std` is the population's.
+    - `tars/<term>/<modality>/{mean,std,count}`: accuracy, format and total of both modalities, representation, behavior
+      and your own terms of the target modality, each over the rollouts where it is valid; `std` is the population's.
     - `tars/reward_gap`: mean base reward of the anchor modality minus that of the target modality.
     - `tars/pairs/count`, and `tars/pairs/without_reference`: the share of pairs with target rollouts that have no
       correct anchor rollout to compare them with.
@@ -165,7 +166,7 @@ def reward_metrics(
     metrics: dict[str, float] = {}
     for modality, rows in ((config.target_modality, batch.is_target), (config.anchor_modality, ~batch.is_target)):
         for name in values:
-            if name in ALIGNMENT_TERMS and modality != config.target_modality:
+            if name not in OF_BOTH_MODALITIES and modality != config.target_modality:
                 continue
             metrics.update(_spread(f"tars/{name}/{modality}", values[name][rows & usable[name]]))
         if rows.any():

@@ -14,6 +14,7 @@ from tars_rewards.config import TARSConfig
 from tars_rewards.errors import ConfigError, EmbeddingError, MissingAnswerError
 from tars_rewards.extraction import answer_extractor, extract_answers
 from tars_rewards.protocol import AnswerExtractor, BaseScore, Embedder, RewardResult, Rollout, TermValue
+from tars_rewards.terms import load_terms, own_term, own_weights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 class TARSReward:
     """Scores rollouts by TARS (arXiv 2601.05543).
 
-    Target rollouts earn `R_base + alpha * R_rep + beta * R_beh`, anchor rollouts `R_base`. The result depends on the
+    Target rollouts earn `R_base + alpha * R_rep + beta * R_beh`, and what terms of your own add to it (the setting
+    `terms`); anchor rollouts earn `R_base`. The result depends on the
     rollouts, the config and the step alone: not on their order (give each a `sample_id`), nor on how pairs are spread
     over calls or processes.
 
@@ -40,8 +42,8 @@ class TARSReward:
         extract: Finds the answer in a completion; None: the config's `answer_extractor`.
 
     Raises:
-        ConfigError: The config is no TARSConfig; or, with beta > 0, the embedder has no `encode`, or no `model_id`
-            although an on-disk cache is asked for.
+        ConfigError: The config is no TARSConfig; a term of your own cannot be found; or, with beta > 0, the embedder has no
+            `encode`, or no `model_id` although an on-disk cache is asked for.
         MissingDependencyError: The package of the chosen answer extractor is not installed.
     """
 
@@ -70,9 +72,10 @@ class TARSReward:
         self._default_embedder: Embedder | None = None
         self._texts: TextEmbedder | None = None
         self._lock = threading.RLock()
+        self._terms = load_terms(own_weights(self.config.terms))
 
     def __getstate__(self) -> dict[str, Any]:
-        made_on_demand = ("_default_embedder", "_texts", "_lock")
+        made_on_demand = ("_default_embedder", "_texts", "_lock", "_terms")
         return {name: value for name, value in self.__dict__.items() if name not in made_on_demand}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -126,11 +129,12 @@ class TARSReward:
         """Which completions are longer than the embedder's window; None where the embedder does not tell its window."""
         return self._text_embedder().over_window(self._prepared(completions))
 
-    def __call__(self, rollouts: Sequence[Rollout], *, step: int = 0) -> RewardResult:
+    def __call__(self, rollouts: Sequence[Rollout] | RolloutBatch, *, step: int = 0) -> RewardResult:
         """Score a batch.
 
         Args:
-            rollouts: All rollouts of the questions in the batch, both modalities, in any order and any numbers.
+            rollouts: All rollouts of the questions in the batch, both modalities, in any order and any numbers; or the same
+                as a batch made by `RolloutBatch.from_rollouts`.
             step: The training step, an integer; references are drawn anew in each.
 
         Returns:
@@ -138,12 +142,13 @@ class TARSReward:
             is drawn whatever the weights; a rollout that is empty, or left out as truncated, has none and is none.
 
         Raises:
-            ConfigError: The step is no integer.
+            ConfigError: The step is no integer, or a RolloutBatch was made by other settings.
             RolloutError: A rollout is malformed, or one of the children: a modality is unknown, an identity occurs
                 twice, an answer is missing, or (alpha > 0) hidden states are missing, misshapen or not finite.
             LayerSelectionError: alpha > 0, and the layers do not fit the hidden states.
             EmbedderFailedError: beta > 0, the embedder failed, and `on_embedder_failure` is "stop".
             EmbeddingError: beta > 0, and embeddings that came with rollouts are not finite or not of one shape.
+            TermError: A term of your own returned something unusable. What it raises is passed on.
             ExtractionError: The answer extractor failed. What an extractor of yours raises is passed on.
         """
         import numpy as np
@@ -156,7 +161,11 @@ class TARSReward:
 
         config, seconds = self.config, dict[str, float]()
         with _timed(seconds, "base"):
-            batch = RolloutBatch.from_rollouts(rollouts, config)
+            if isinstance(rollouts, RolloutBatch):
+                batch = rollouts
+                batch.check_config(config)
+            else:
+                batch = RolloutBatch.from_rollouts(rollouts, config)
             answers = extract_answers(
                 self._extract,
                 [item.completion for item in batch.rollouts if item.base is None and item.correct is None],
@@ -203,6 +212,9 @@ class TARSReward:
                 )
             terms["behavior"], over_window = behavior.term, behavior.over_window
             failures = behavior.failures if tolerate else None
+        for term in self._terms:
+            with _timed(seconds, term.name):
+                terms[term.name] = own_term(term, batch, reference)
         components = {
             "accuracy": torch.from_numpy(correct.astype(np.float32)),
             "format": torch.from_numpy(formatted.astype(np.float32)),
@@ -216,7 +228,8 @@ class TARSReward:
         total = combine(
             base,
             terms,
-            weights={"representation": config.alpha, "behavior": config.beta},
+            weights={"representation": config.alpha, "behavior": config.beta}
+            | {term.name: term.weight for term in self._terms},
             is_target=torch.from_numpy(batch.is_target),
         )
         metrics = reward_metrics(
