@@ -68,6 +68,8 @@ def test_other_processes_connect_for_themselves(method):
             child.join(60)
         np.testing.assert_array_equal(theirs, expected())
         np.testing.assert_array_equal(embedder.encode(TEXTS), expected())
+        before, their, after = server.connections
+        assert before == after != their
 
 
 def test_many_threads():

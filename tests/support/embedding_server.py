@@ -38,12 +38,13 @@ class EmbeddingServer:
         requests: Parsed bodies that came, in order.
         headers: Their headers.
         at: When they came.
+        connections: The client's port of each: requests of one connection share it.
     """
 
     def __init__(self, *script, always=None, shuffle=False, most=None, longest=None, refusal=413):
         self.script, self.always, self.shuffle = list(script), always, shuffle
         self.most, self.longest, self.refusal = most, longest, refusal
-        self.requests, self.headers, self.at = [], [], []
+        self.requests, self.headers, self.at, self.connections = [], [], [], []
         self._lock = threading.Lock()
 
     @property
@@ -66,6 +67,7 @@ class EmbeddingServer:
                     outer.requests.append(request)
                     outer.headers.append(dict(self.headers))
                     outer.at.append(time.monotonic())
+                    outer.connections.append(self.client_address[1])
                     step = outer.script.pop(0) if outer.script else outer.always
                 if self.path != "/v1/embeddings":
                     step = Reply(404, "no such page")
