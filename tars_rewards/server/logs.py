@@ -43,10 +43,14 @@ def log(level: int, event: str, *, error: BaseException | None = None, **fields:
 
 
 def configure() -> None:
-    """Let this server's and uvicorn's loggers write to standard error; they are then left alone by the root logger."""
+    """Let this server's and uvicorn's loggers, and Python's warnings, write such lines to standard error.
+
+    They are then left alone by the root logger. Libraries with handlers of their own, such as transformers, keep these.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    for name, level in ((LOGGER.name, logging.INFO), ("uvicorn", logging.WARNING)):
+    logging.captureWarnings(True)
+    for name, level in ((LOGGER.name, logging.INFO), ("uvicorn", logging.WARNING), ("py.warnings", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.setLevel(level)
