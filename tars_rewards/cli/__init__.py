@@ -1,0 +1,96 @@
+"""The program `tars-rewards`.
+
+===============  ============================================================================
+``commands``     the commands and their flags
+``flags``        how dataclasses become flags
+``scoring``      ``score`` and ``sample``
+``inspection``   ``inspect``
+``doctor``       ``doctor``; ``installation`` and ``probes`` find out what it shows
+``models``       ``models``
+===============  ============================================================================
+
+Exit codes: 0 fine; 2 bad usage or input; 130 interrupted; 141 nobody reads the output any more; 1 any other error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from tars_rewards.errors import ConfigError, InputError, TARSError
+
+if TYPE_CHECKING:
+    from tars_rewards.cli.commands import Command
+
+PROGRAM = "tars-rewards"
+DESCRIPTION = """Rewards for Speech LLMs that reason on what they hear as on what they read (TARS), without an RL framework.
+
+Exit codes: 0 fine, 2 bad usage or input, 130 interrupted, 1 any other error.
+
+Shell completion: tars-rewards --tyro-write-completion bash ~/.local/share/bash-completion/completions/tars-rewards (or
+zsh, tcsh or fish, and the file where that shell looks)."""
+_INTERRUPTED, _NOBODY_READS = 130, 141  # what a shell says of SIGINT and SIGPIPE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: Its arguments, without the program's name; None: those of this process.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        SystemExit: By tyro: 2 where the arguments are wrong, 0 where help was asked for.
+    """
+    try:
+        try:
+            return _run(parse(argv))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # What Python still holds for standard output would raise this again at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _NOBODY_READS
+
+
+def parse(argv: Sequence[str] | None = None) -> Command:
+    """The command that the arguments ask for."""
+    import tyro
+
+    from tars_rewards.cli.commands import COMMANDS
+    from tars_rewards.cli.flags import registry
+
+    return tyro.extras.subcommand_cli_from_dict(
+        COMMANDS,
+        prog=PROGRAM,
+        description=DESCRIPTION,
+        args=argv,
+        config=(tyro.conf.FlagCreatePairsOff,),
+        registry=registry,
+    )
+
+
+def _run(command: Command) -> int:
+    module, function = command.runs.split(":")
+    try:
+        return int(getattr(import_module(f"{__name__}.{module}"), function)(command))
+    except KeyboardInterrupt:
+        say("interrupted" + (f": {command.kept}" if command.kept else ""))
+        return _INTERRUPTED
+    except TARSError as error:
+        if command.debug:
+            traceback.print_exc()
+        else:
+            say(str(error))
+        return 2 if isinstance(error, ConfigError | InputError) else 1
+
+
+def say(sentence: str) -> None:
+    """Print a message, on stderr: standard output is for data."""
+    print(f"{PROGRAM}: {sentence}", file=sys.stderr, flush=True)

@@ -1,0 +1,83 @@
+"""How a dataclass becomes flags: through tyro, with the documentation of its fields as help."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import typing
+from dataclasses import dataclass
+
+import docstring_parser
+import tyro
+
+from tars_rewards.config import TARSConfig
+
+registry = tyro.constructors.ConstructorRegistry()
+"""Rules beside tyro's own."""
+
+
+@dataclass(frozen=True)
+class RewardFlags(TARSConfig):
+    """The reward's settings, as they were typed: checked by `config`, whose error is then a sentence of ours."""
+
+    __doc__ = TARSConfig.__doc__
+
+    def __post_init__(self) -> None:
+        pass
+
+    def config(self) -> TARSConfig:
+        """The settings, checked.
+
+        Raises:
+            ConfigError: A value is out of range.
+        """
+        return TARSConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+
+
+@registry.struct_rule
+def documented(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.StructConstructorSpec | None:
+    """The fields of a dataclass of ours as flags.
+
+    tyro has such a rule, which takes the line breaks of a field's documentation for intended ones.
+    """
+    cls = info.type
+    if not (dataclasses.is_dataclass(cls) and cls.__module__.startswith("tars_rewards.")):
+        return None  # tyro has dataclasses of its own
+    types = typing.get_type_hints(cls, include_extras=True)
+    return tyro.constructors.StructConstructorSpec(
+        instantiate=cls,
+        fields=tuple(
+            tyro.constructors.StructFieldSpec(
+                name=field.name,
+                type=types[field.name],
+                default=_default(field, info.default),
+                helptext=functools.partial(_help, cls, field.name),
+            )
+            for field in dataclasses.fields(cls)
+        ),
+    )
+
+
+def _default(field: dataclasses.Field[object], instance: object) -> object:
+    if dataclasses.is_dataclass(instance):  # the default of the field that holds this dataclass
+        return getattr(instance, field.name)
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return tyro.MISSING_NONPROP
+
+
+def _help(cls: type, name: str) -> str | None:
+    for owner in cls.__mro__:
+        text = _documentation(owner).get(name)
+        if text:
+            return " ".join(text.split())
+    return None
+
+
+@functools.cache
+def _documentation(cls: type) -> dict[str, str]:
+    if not dataclasses.is_dataclass(cls):
+        return {}
+    return {each.arg_name: each.description or "" for each in docstring_parser.parse_from_object(cls).params}
