@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         try:
-            return _run(parse(argv))
+            return _run(argv)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
@@ -60,31 +60,42 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None = None) -> Command:
-    """The command that the arguments ask for."""
+    """The command that the arguments ask for.
+
+    Raises:
+        ConfigError: A setting is out of range.
+        SystemExit: As `main`.
+    """
     import tyro
 
     from tars_rewards.cli.commands import COMMANDS
-    from tars_rewards.cli.flags import registry
+    from tars_rewards.cli.flags import RefusedSettings, registry
 
-    return tyro.extras.subcommand_cli_from_dict(
-        COMMANDS,
-        prog=PROGRAM,
-        description=DESCRIPTION,
-        args=argv,
-        config=(tyro.conf.FlagCreatePairsOff,),
-        registry=registry,
-    )
-
-
-def _run(command: Command) -> int:
-    module, function = command.runs.split(":")
     try:
+        command: Command = tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog=PROGRAM,
+            description=DESCRIPTION,
+            args=argv,
+            config=(tyro.conf.FlagCreatePairsOff,),
+            registry=registry,
+        )
+    except RefusedSettings as refused:
+        raise refused.error from None
+    return command
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    command = None
+    try:
+        command = parse(argv)
+        module, function = command.runs.split(":")
         return int(getattr(import_module(f"{__name__}.{module}"), function)(command))
     except KeyboardInterrupt:
-        say("interrupted" + (f": {command.kept}" if command.kept else ""))
+        say(f"interrupted: {command.kept}" if command and command.kept else "interrupted")
         return _INTERRUPTED
     except TARSError as error:
-        if command.debug:
+        if command and command.debug:
             traceback.print_exc()
         else:
             say(str(error))

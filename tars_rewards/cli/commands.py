@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from tars_rewards.cli.flags import RewardFlags
 from tars_rewards.config import TARSConfig
 
 
@@ -73,7 +73,7 @@ class Score(FileCommand):
     model: Annotated[str | None, tyro.conf.DisallowNone, arg(metavar="MODEL")] = None
     """Speech LLM whose hidden states are compared: a directory, or a name on the hub (tars-rewards models lists the
     families). It can be left away with --alpha 0; then there are no log-probabilities."""
-    reward: OmitArgPrefixes[RewardFlags] = field(default_factory=RewardFlags)
+    reward: OmitArgPrefixes[TARSConfig] = field(default_factory=TARSConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +147,7 @@ class Models(Command):
     """For people, or for machines."""
 
 
-COMMANDS: dict[str, type[Command]] = {
+COMMANDS: dict[str, Callable[..., Command]] = {
     "score": Score,
     "sample": Sample,
     "inspect": Inspect,

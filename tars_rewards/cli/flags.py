@@ -5,33 +5,23 @@ from __future__ import annotations
 import dataclasses
 import functools
 import typing
-from dataclasses import dataclass
+from typing import Any
 
 import docstring_parser
 import tyro
 
-from tars_rewards.config import TARSConfig
+from tars_rewards.errors import ConfigError
 
 registry = tyro.constructors.ConstructorRegistry()
 """Rules beside tyro's own."""
 
 
-@dataclass(frozen=True)
-class RewardFlags(TARSConfig):
-    """The reward's settings, as they were typed: checked by `config`, whose error is then a sentence of ours."""
+class RefusedSettings(Exception):
+    """Carries a ConfigError through tyro, which would make a ValueError into a message that names its own internals."""
 
-    __doc__ = TARSConfig.__doc__
-
-    def __post_init__(self) -> None:
-        pass
-
-    def config(self) -> TARSConfig:
-        """The settings, checked.
-
-        Raises:
-            ConfigError: A value is out of range.
-        """
-        return TARSConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+    def __init__(self, error: ConfigError) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 @registry.struct_rule
@@ -45,7 +35,7 @@ def documented(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.Stru
         return None  # tyro has dataclasses of its own
     types = typing.get_type_hints(cls, include_extras=True)
     return tyro.constructors.StructConstructorSpec(
-        instantiate=cls,
+        instantiate=functools.partial(_instantiate, cls),
         fields=tuple(
             tyro.constructors.StructFieldSpec(
                 name=field.name,
@@ -58,7 +48,14 @@ def documented(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.Stru
     )
 
 
-def _default(field: dataclasses.Field[object], instance: object) -> object:
+def _instantiate(cls: type, **values: Any) -> Any:
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise RefusedSettings(error) from error
+
+
+def _default(field: dataclasses.Field[Any], instance: Any) -> Any:
     if dataclasses.is_dataclass(instance):  # the default of the field that holds this dataclass
         return getattr(instance, field.name)
     if field.default is not dataclasses.MISSING:
@@ -69,11 +66,8 @@ def _default(field: dataclasses.Field[object], instance: object) -> object:
 
 
 def _help(cls: type, name: str) -> str | None:
-    for owner in cls.__mro__:
-        text = _documentation(owner).get(name)
-        if text:
-            return " ".join(text.split())
-    return None
+    texts = (_documentation(owner).get(name) for owner in cls.__mro__)
+    return next((" ".join(text.split()) for text in texts if text), None)
 
 
 @functools.cache

@@ -1,0 +1,63 @@
+"""`tars-rewards models`: the families of Speech LLMs that can be scored."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from tars_rewards.speech.families import TrainableFamily, known_families
+
+if TYPE_CHECKING:
+    from tars_rewards.cli.commands import Models
+
+
+def models(command: Models) -> int:
+    """Print the families, and whether the installed transformers has their classes."""
+    import transformers
+
+    there = set(dir(transformers))  # names only: hasattr would import every model
+    rows: list[dict[str, Any]] = [
+        {
+            "family": family.name,
+            "model_type": family.checkpoint_type,
+            "model_class": family.model_class,
+            "medium": family.medium,
+            "trainable": isinstance(family, TrainableFamily),
+            "in_transformers": family.model_class in there,
+        }
+        for family in known_families()
+    ]
+    if command.format == "json":
+        print(json.dumps({"transformers": version("transformers"), "families": rows}, indent=2))
+    else:
+        _show(rows)
+    return 0
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    console = Console(highlight=False, markup=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in (
+        "family",
+        "model_type in config.json",
+        "beside text",
+        "train",
+        f"transformers {version('transformers')}",
+    ):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        train = "verl, OpenRLHF" if row["trainable"] else "–"
+        there = "yes" if row["in_transformers"] else "no"
+        table.add_row(row["family"], row["model_type"], row["medium"], train, there)
+    console.print(table)
+    console.print(
+        'All are scored (tars-rewards score, sample, serve); "train" says where they can be trained on what they hear.\n'
+        "Tested are tiny random models of every family, not the published weights. Another model: write a record and hand\n"
+        "it to tars_rewards.speech.families.register_family; its documentation says what goes in.",
+        soft_wrap=True,
+    )
