@@ -33,15 +33,22 @@ if TYPE_CHECKING:
     from tars_rewards.metrics import ModalityGap, modality_gap
     from tars_rewards.protocol import AnswerExtractor, BaseScore, Embedder, RewardResult, RewardTerm, Rollout
     from tars_rewards.reward import TARSReward
+    from tars_rewards.scoring.question import Completion, Question
+    from tars_rewards.scoring.rows import ScoredQuestion
+    from tars_rewards.scoring.scorer import Scorer
 
 __all__ = [
     "AnswerExtractor",
     "BaseScore",
+    "Completion",
     "Embedder",
     "ModalityGap",
+    "Question",
     "RewardResult",
     "RewardTerm",
     "Rollout",
+    "ScoredQuestion",
+    "Scorer",
     "TARSConfig",
     "TARSError",
     "TARSReward",
@@ -54,11 +61,15 @@ __all__ = [
 _HOME = {
     "AnswerExtractor": "protocol",
     "BaseScore": "protocol",
+    "Completion": "scoring.question",
     "Embedder": "protocol",
     "ModalityGap": "metrics",
+    "Question": "scoring.question",
     "RewardResult": "protocol",
     "RewardTerm": "protocol",
     "Rollout": "protocol",
+    "ScoredQuestion": "scoring.rows",
+    "Scorer": "scoring.scorer",
     "TARSConfig": "config",
     "TARSError": "errors",
     "TARSReward": "reward",

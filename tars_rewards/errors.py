@@ -16,11 +16,19 @@ which does not know this package can still catch it, and each can be pickled, so
     ├── EmbeddingError (ValueError)             an embedder returned something unusable
     ├── ExtractionError (RuntimeError)          an answer extractor failed on completions
     ├── MissingDependencyError (ImportError)    an optional package is not installed
+    ├── InputError (ValueError)                 questions or files cannot be read; every problem found is listed
+    ├── ScoringError (RuntimeError)             a question could not be scored or sampled from
     ├── CaptureError (RuntimeError)             hidden states could not be captured from a forward pass
     └── AdapterError (RuntimeError)             a framework brought something the method cannot work with
         ├── UnsupportedConfigError (ValueError) the framework's configuration excludes the method
         └── IncompletePairError (ValueError)    a batch holds only one modality of a question
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+_SHOWN = 20  # problems that a message lists
 
 
 class TARSError(Exception):
@@ -65,6 +73,29 @@ class ExtractionError(TARSError, RuntimeError):
 
 class MissingDependencyError(TARSError, ImportError):
     """An optional package that a chosen option needs is not installed."""
+
+
+class InputError(TARSError, ValueError):
+    """Questions, or the files they are in, cannot be used as they are.
+
+    Args:
+        message: What is wrong; where there are `problems`, what they are of.
+        problems: One sentence each, with line and field.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message, tuple(problems))
+        self.message = message
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        shown = self.problems[:_SHOWN]
+        more = len(self.problems) - len(shown)
+        return "\n  ".join([self.message, *shown, *([f"and {more} more"] if more else [])])
+
+
+class ScoringError(TARSError, RuntimeError):
+    """A question that is well formed could not be scored, or completions not be sampled."""
 
 
 class CaptureError(TARSError, RuntimeError):
