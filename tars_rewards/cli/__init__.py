@@ -7,6 +7,7 @@
 ``inspection``   ``inspect``
 ``doctor``       ``doctor``; ``installation`` and ``probes`` find out what it shows
 ``models``       ``models``
+``messages``     what is said on stderr
 ===============  ============================================================================
 
 Exit codes: 0 fine; 2 bad usage or input; 130 interrupted; 141 nobody reads the output any more; 1 any other error.
@@ -21,12 +22,12 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from tars_rewards.cli.messages import PROGRAM, say
 from tars_rewards.errors import ConfigError, InputError, TARSError
 
 if TYPE_CHECKING:
     from tars_rewards.cli.commands import Command
 
-PROGRAM = "tars-rewards"
 DESCRIPTION = """Rewards for Speech LLMs that reason on what they hear as on what they read (TARS), without an RL framework.
 
 Exit codes: 0 fine, 2 bad usage or input, 130 interrupted, 1 any other error.
@@ -100,8 +101,3 @@ def _run(argv: Sequence[str] | None) -> int:
         else:
             say(str(error))
         return 2 if isinstance(error, ConfigError | InputError) else 1
-
-
-def say(sentence: str) -> None:
-    """Print a message, on stderr: standard output is for data."""
-    print(f"{PROGRAM}: {sentence}", file=sys.stderr, flush=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from tars_rewards.config import TARSConfig
+from tars_rewards.scoring.sampling import Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +56,11 @@ class FileCommand(Command):
     @property
     def kept(self) -> str:
         """What an interruption leaves behind, and how to go on."""
-        if self.out == "-":
-            return "what was written to standard output is complete up to its last line"
-        return f"what was done is kept beside {self.out}; the same command goes on from there"
+        journal = Path(f"{self.out}.partial")
+        if self.out == "-" or not journal.exists():
+            return ""
+        without = " without --overwrite" if self.overwrite else ""
+        return f"what was done is kept in {journal}; the same command{without} goes on from there"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,16 +92,7 @@ class Sample(FileCommand):
     as tars-rewards score reads them."""
     model: Annotated[str, arg(metavar="MODEL")]
     """Speech LLM to sample from: a directory, or a name on the hub (tars-rewards models lists the families)."""
-    n: Annotated[int, arg(aliases=("-n",))] = 4
-    """Completions of a question in each modality, at least 1."""
-    temperature: float = 1.0
-    """0 takes the likeliest token; then all completions of a question are the same."""
-    top_p: float = 1.0
-    """Only the likeliest tokens that together have this probability, in (0, 1]."""
-    max_new_tokens: int = 1024
-    """Longest completion in tokens; one that is cut off there is marked as truncated."""
-    seed: int = 0
-    """The same seed gives the same completions."""
+    sampling: OmitArgPrefixes[Sampling] = field(default_factory=Sampling)
     target_modality: str = TARSConfig.target_modality
     """Name of the modality in which the question is heard (or seen)."""
     anchor_modality: str = TARSConfig.anchor_modality
@@ -114,7 +109,7 @@ class Inspect(Command):
     """What tars-rewards score wrote: .jsonl or .parquet, - for JSONL on standard input."""
     id: Annotated[tuple[str, ...], arg(metavar="ID")] = ()
     """Questions to show; none: the first ones."""
-    n: Annotated[int, arg(aliases=("-n",))] = 1
+    n: int = 1
     """How many of the first questions to show where no --id is given."""
     full: bool = False
     """Show completions to their ends, instead of their first lines."""

@@ -39,13 +39,18 @@ def documented(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.Stru
         fields=tuple(
             tyro.constructors.StructFieldSpec(
                 name=field.name,
-                type=types[field.name],
+                type=_with_short_name(types[field.name], field.name),
                 default=_default(field, info.default),
                 helptext=functools.partial(_help, cls, field.name),
             )
             for field in dataclasses.fields(cls)
         ),
     )
+
+
+def _with_short_name(annotation: Any, name: str) -> Any:
+    """The type of a setting of one letter, which is a flag with one dash as well."""
+    return typing.Annotated[annotation, tyro.conf.arg(aliases=(f"-{name}",))] if len(name) == 1 else annotation
 
 
 def _instantiate(cls: type, **values: Any) -> Any:
