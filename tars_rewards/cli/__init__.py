@@ -28,12 +28,12 @@ from tars_rewards.errors import ConfigError, InputError, TARSError
 if TYPE_CHECKING:
     from tars_rewards.cli.commands import Command
 
-DESCRIPTION = """Rewards for Speech LLMs that reason on what they hear as on what they read (TARS), without an RL framework.
+# Paragraphs of one line: tyro does not wrap them.
+DESCRIPTION = """Rewards for Speech LLMs (TARS), without an RL framework.
 
 Exit codes: 0 fine, 2 bad usage or input, 130 interrupted, 1 any other error.
 
-Shell completion: tars-rewards --tyro-write-completion bash ~/.local/share/bash-completion/completions/tars-rewards (or
-zsh, tcsh or fish, and the file where that shell looks)."""
+Shell completion: tars-rewards --tyro-write-completion bash FILE (or zsh, fish)."""
 _INTERRUPTED, _NOBODY_READS = 130, 141  # what a shell says of SIGINT and SIGPIPE
 
 

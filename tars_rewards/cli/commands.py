@@ -101,7 +101,7 @@ class Sample(FileCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect(Command):
-    """Show questions' completions side by side: target left, anchor right, with terms and chosen reference."""
+    """Show a question's completions side by side, with terms and chosen reference."""
 
     runs: ClassVar[str] = "inspection:inspect"
 
@@ -121,9 +121,9 @@ class Inspect(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor(Command):
-    """Check what is installed: versions, what fits together, what is missing for what, plugins.
+    """Check what is installed: versions, plugins, and what is missing for what.
 
-    Exit code 1 if something that is installed is broken or of a version that does not fit.
+    Exit code 1 if something installed is broken, or of a version that does not fit.
     """
 
     runs: ClassVar[str] = "doctor:doctor"
@@ -134,7 +134,7 @@ class Doctor(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Models(Command):
-    """List the families of Speech LLMs that are supported, and which of them the installed transformers has."""
+    """List the families of Speech LLMs, and which of them transformers has."""
 
     runs: ClassVar[str] = "models:models"
 

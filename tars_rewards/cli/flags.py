@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import types
 import typing
 from typing import Any
 
@@ -33,13 +34,13 @@ def documented(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.Stru
     cls = info.type
     if not (dataclasses.is_dataclass(cls) and cls.__module__.startswith("tars_rewards.")):
         return None  # tyro has dataclasses of its own
-    types = typing.get_type_hints(cls, include_extras=True)
+    hints = typing.get_type_hints(cls, include_extras=True)
     return tyro.constructors.StructConstructorSpec(
         instantiate=functools.partial(_instantiate, cls),
         fields=tuple(
             tyro.constructors.StructFieldSpec(
                 name=field.name,
-                type=_with_short_name(types[field.name], field.name),
+                type=_annotation(hints[field.name], field.name),
                 default=_default(field, info.default),
                 helptext=functools.partial(_help, cls, field.name),
             )
@@ -48,8 +49,11 @@ def documented(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.Stru
     )
 
 
-def _with_short_name(annotation: Any, name: str) -> Any:
-    """The type of a setting of one letter, which is a flag with one dash as well."""
+def _annotation(annotation: Any, name: str) -> Any:
+    """The type of a field, so that a single number is not taken for a text, and one letter is a flag with one dash too."""
+    members = typing.get_args(annotation)
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType) and str in members:
+        annotation = typing.Union[(*(each for each in members if each is not str), str)]  # noqa: UP007
     return typing.Annotated[annotation, tyro.conf.arg(aliases=(f"-{name}",))] if len(name) == 1 else annotation
 
 

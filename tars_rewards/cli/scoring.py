@@ -72,7 +72,8 @@ def _scorer(command: FileCommand, model: str | None, config: TARSConfig) -> Scor
 def closing_line(done: str, report: FileReport) -> str:
     """What came of a file, in one line."""
     new = report.questions - report.resumed
-    parts = [f"{done} {_counted(report.questions, 'question')}, {_counted(report.rows, 'row')} in {report.out}"]
+    out = "standard output" if report.out == "-" else report.out
+    parts = [f"{done} {_counted(report.questions, 'question')}, {_counted(report.rows, 'row')} in {out}"]
     if report.resumed:
         parts.append(f"{report.resumed} of them by an earlier run")
     if report.bad:
