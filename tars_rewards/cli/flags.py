@@ -53,7 +53,7 @@ def _annotation(annotation: Any, name: str) -> Any:
     """The type of a field, so that a single number is not taken for a text, and one letter is a flag with one dash too."""
     members = typing.get_args(annotation)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType) and str in members:
-        annotation = typing.Union[(*(each for each in members if each is not str), str)]  # noqa: UP007
+        annotation = typing.Union[(*(each for each in members if each is not str), str)]
     return typing.Annotated[annotation, tyro.conf.arg(aliases=(f"-{name}",))] if len(name) == 1 else annotation
 
 
