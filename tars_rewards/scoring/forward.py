@@ -143,14 +143,16 @@ def measure(model: SpeechModel, prompts: Sequence[Prompt], completions: Sequence
         handle.remove()
     if model.never_sampled:
         logits.index_fill_(-1, torch.tensor(model.never_sampled, device=logits.device), NEVER)
-    log_probs = _log_probs(logits, tokens[rows, columns]).cpu().split([len(each) for each in completions])
+    log_probs = torch.split(_log_probs(logits, tokens[rows, columns]).cpu(), [len(each) for each in completions])
     return [Measurement(*each) for each in zip(log_probs, captured.pooled.cpu(), strict=True)]
 
 
 def _log_probs(logits: Float[Tensor, "tokens vocabulary"], chosen: Int[Tensor, " tokens"]) -> Float[Tensor, " tokens"]:
     parts = [
         part.float().log_softmax(-1).gather(-1, ids[:, None])[:, 0]
-        for part, ids in zip(logits.split(_SOFTMAX_ROWS), chosen.to(logits.device).split(_SOFTMAX_ROWS), strict=True)
+        for part, ids in zip(
+            torch.split(logits, _SOFTMAX_ROWS), torch.split(chosen.to(logits.device), _SOFTMAX_ROWS), strict=True
+        )
     ]
     return torch.cat(parts)
 

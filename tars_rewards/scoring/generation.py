@@ -70,7 +70,7 @@ def sample(model: SpeechModel, draws: Sequence[Draw], sampling: Sampling) -> lis
     return [_completion(model, row) for row in generated[:, batch["input_ids"].shape[1] :].tolist()]
 
 
-class _InverseTransform(LogitsProcessor):  # type: ignore[misc]
+class _InverseTransform(LogitsProcessor):
     """Leaves, of each row's distribution, the one token that the row's next uniform number falls on."""
 
     def __init__(self, uniform: Float[np.ndarray, "rows tokens"]) -> None:

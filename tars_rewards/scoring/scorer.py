@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -195,9 +194,9 @@ class Scorer:
             model.forget()
         for index, each in enumerate(results):
             if isinstance(each, Question):
-                completions = {modality: tuple(islice(drawn, sampling.n)) for modality in self._modalities}
-                failed = [one for several in completions.values() for one in several if isinstance(one, ScoringError)]
-                results[index] = about(each, failed[0]) if failed else replace(each, completions=completions)
+                results[index] = self._completed(
+                    each, {name: list(islice(drawn, sampling.n)) for name in self._modalities}
+                )
         return results
 
     def score_file(

@@ -90,7 +90,7 @@ def _scorer_settings(scorer: Scorer) -> Mapping[str, Any]:
     model = scorer.model
     return {
         "tars_rewards": __version__,
-        "model": None if model is None else model.path,
+        "model": None if model is None else model.model.name_or_path,
         "dtype": None if model is None else str(model.dtype),
         "modalities": [scorer.config.target_modality, scorer.config.anchor_modality],
         "system": scorer.system,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tars_rewards.errors import InputError, ScoringError, TARSError
 from tars_rewards.protocol import Rollout
-from tars_rewards.scoring.question import MEDIA, Question
+from tars_rewards.scoring.question import MEDIA, Completion, Question
 
 if TYPE_CHECKING:
     from tars_rewards.config import TARSConfig
@@ -101,11 +101,12 @@ def check_prompts(question: Question, config: TARSConfig, medium: str, modalitie
 
 def about(question: Question, error: TARSError) -> TARSError:
     """Say whose an error is; the error itself is its cause."""
-    if isinstance(error, InputError):
-        problems = error.problems or (error.message,)
-        named: TARSError = InputError(f"question {question.id!r}:", problems)
-    else:
+    named: TARSError
+    if isinstance(error, ScoringError):
         named = ScoringError(f"question {question.id!r}: {error}")
+    else:  # what came before the model ran: something is wrong with the question
+        problems = (error.problems or (error.message,)) if isinstance(error, InputError) else (str(error),)
+        named = InputError(f"question {question.id!r}:", problems)
     named.__cause__ = error
     return named
 
@@ -139,3 +140,14 @@ def chunks(questions: Iterable[Question | Mapping[str, Any]]) -> Iterator[list[Q
         if not chunk:
             return
         yield chunk
+
+
+def completed(question: Question, drawn: Mapping[str, Sequence[Completion | ScoringError]]) -> Question | TARSError:
+    """The question with these completions by modality in the place of its own, or the error that is among them."""
+    completions: dict[str, list[Completion]] = {modality: [] for modality in drawn}
+    for modality, several in drawn.items():
+        for each in several:
+            if isinstance(each, ScoringError):
+                return about(question, each)
+            completions[modality].append(each)
+    return replace(question, completions=completions)
