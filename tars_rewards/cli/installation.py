@@ -97,7 +97,8 @@ def survey() -> list[Finding]:
     Raises:
         ConfigError: This package itself was not installed.
     """
-    findings = [_python(), *(_finding("core", each, needed=True) for each in requirements(PROJECT))]
+    core = [_finding("core", each, needed=True) for each in requirements(PROJECT)]
+    findings = [_python(), *core]
     for extra in EXTRAS:
         tested, shown = TESTED.get(extra), {(each.name, each.wanted) for each in findings}
         if tested is None:

@@ -56,8 +56,7 @@ def _show(rows: list[dict[str, Any]]) -> None:
         table.add_row(row["family"], row["model_type"], row["medium"], train, there)
     console.print(table)
     console.print(
-        'All are scored (tars-rewards score, sample, serve); "train" says where they can be trained on what they hear.\n'
-        "Tested are tiny random models of every family, not the published weights. Another model: write a record and hand\n"
-        "it to tars_rewards.speech.families.register_family; its documentation says what goes in.",
-        soft_wrap=True,
+        "All can be scored and sampled from; the column train says where they can be trained on what they hear. Tested are "
+        "tiny random models of these families, not the published weights. For another model write a record and hand it to "
+        "tars_rewards.speech.families.register_family, whose documentation says what goes in."
     )

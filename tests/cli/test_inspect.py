@@ -132,7 +132,10 @@ def test_bad_lines_are_named_together_even_before_the_question_asked_for(call, t
     ("table", "said"),
     [
         ({"id": ["q1"], "total": [1.0]}, "column 'modality' is missing"),
-        ({"id": [1], "modality": ["text"], "completion": ["x"], "total": [1.0]}, "column 'id': expected texts, got int64"),
+        (
+            {"id": [1], "modality": ["text"], "completion": ["x"], "total": [1.0]},
+            "column 'id': expected texts, got int64",
+        ),
         (None, "is no Parquet file"),
     ],
 )
