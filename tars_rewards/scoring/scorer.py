@@ -194,9 +194,7 @@ class Scorer:
             model.forget()
         for index, each in enumerate(results):
             if isinstance(each, Question):
-                results[index] = self._completed(
-                    each, {name: list(islice(drawn, sampling.n)) for name in self._modalities}
-                )
+                results[index] = completed(each, {name: list(islice(drawn, sampling.n)) for name in self._modalities})
         return results
 
     def score_file(
