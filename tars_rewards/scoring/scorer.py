@@ -20,6 +20,7 @@ from tars_rewards.scoring.work import (
     Work,
     about,
     chunks,
+    completed,
     distinct_ids,
 )
 
