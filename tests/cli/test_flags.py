@@ -1,10 +1,12 @@
 """The commands' flags: all settings are there, with their documentation, in every form that they take."""
 
+from __future__ import annotations
+
 import dataclasses
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import pytest
@@ -82,17 +84,36 @@ def test_short_names():
 
 
 @dataclass(frozen=True)
-class WithTerms(TARSConfig):
-    terms: Mapping[str, float] = field(default_factory=dict)
+class Settings:
+    """As settings may be declared: with names that exist for type checkers only, kept in another form than is declared."""
+
+    terms: Mapping[str | OnlyForTypeCheckers, float] | Iterable[tuple[str | OnlyForTypeCheckers, float]] | None = None
+    weight: float = 0.5
+
+    def __post_init__(self):
+        object.__setattr__(self, "terms", tuple((self.terms or {}).items()))
 
 
-WithTerms.__module__ = TARSConfig.__module__  # as one of ours
+Settings.__module__ = TARSConfig.__module__  # as one of ours
 
 
-def test_a_mapping_is_keys_and_values_in_turn():
-    typed = ["--terms", "my_pkg.terms:brevity", "0.2", "other:term", "1", "--alpha", "0"]
-    config = tyro.cli(WithTerms, args=typed, registry=registry)
-    assert (config.terms, config.alpha) == ({"my_pkg.terms:brevity": 0.2, "other:term": 1.0}, 0.0)
+@dataclass(frozen=True)
+class Holder:
+    settings: tyro.conf.OmitArgPrefixes[Settings] = field(default_factory=Settings)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("typed", "terms"),
+    [
+        ([], ()),
+        (["--terms", "None"], ()),
+        (["--terms", "my_pkg.terms:brevity", "0.2", "a:b", "1"], (("my_pkg.terms:brevity", 0.2), ("a:b", 1.0))),
+    ],
+)
+def test_a_mapping_is_keys_and_values_in_turn(typed, terms):
+    settings = tyro.cli(Holder, args=[*typed, "--weight", "0"], registry=registry).settings
+    assert (settings.terms, settings.weight) == (terms, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,9 @@ def questions(tmp_path, clips):
 def test_sampled_and_scored_like_in_python(call, model, questions, tmp_path):
     rollouts, rewards = tmp_path / "rollouts.jsonl", tmp_path / "rewards.parquet"
     common = ("--model", model, "--no-progress", "--instruction", "Answer.")
-    code, out, err = call("sample", questions, "--out", rollouts, *common, "-n", "2", "--max-new-tokens", "6", "--seed", "3")
+    code, out, err = call(
+        "sample", questions, "--out", rollouts, *common, "-n", "2", "--max-new-tokens", "6", "--seed", "3"
+    )
     assert (code, out) == (0, "")
     assert f"sampled for 2 questions, 2 rows in {rollouts}; " in err
     scorer = Scorer(model, config=CONFIG, instruction="Answer.")
@@ -76,6 +78,6 @@ def test_a_model_of_no_known_family(call, questions, tmp_path):
 
 def test_a_model_that_is_not_there(call, questions, tmp_path):
     code, out, err = call("score", questions, "--out", "-", "--model", tmp_path / "nowhere")
-    assert code == 2
+    assert (code, out) == (2, "")
     assert "nowhere" in err
     assert "Traceback" not in err
