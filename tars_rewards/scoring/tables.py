@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 JSONL = (".jsonl", ".ndjson", ".json")
 PARQUET = (".parquet", ".pq")
 
-_GROUP = 10_000  # rows of a Parquet row group
+_GROUP = 1000  # rows of a Parquet row group, each maybe with a clip
 _AT_A_TIME = 64  # rows of a Parquet file that are in memory, each maybe with a clip
 _INTEGERS = ("sample_id", "reference", "tokens")
 _BOOLEANS = ("truncated", "correct")

@@ -284,3 +284,22 @@ def test_questions_with_clips_go_through_parquet(tmp_path):
     assert first["audio"]["bytes"] == b"RIFF"
     assert Question.from_row(first).to_row()["completions"] == rows[0]["completions"]
     assert second["audio"]["path"] == str(tmp_path)
+
+
+def test_memory_does_not_grow_with_the_file(scorer, tmp_path):
+    import tracemalloc
+
+    long = {"text": [RIGHT + "x" * 5000]}
+
+    def peak(count):
+        source = write(tmp_path / f"{count}.jsonl", (question(number, completions=long) for number in range(count)))
+        tracemalloc.start()
+        try:
+            scorer.score_file(source, tmp_path / f"{count}.parquet", progress=False)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    small, large = peak(1500), peak(4500)
+    # What is kept of each question is its id and a hash, not its 5,000 characters.
+    assert (large - small) / 3000 < 1000
