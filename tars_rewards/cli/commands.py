@@ -31,11 +31,9 @@ class Command:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileCommand(Command):
-    """A command that runs a model over a file of questions and writes a file."""
+class ModelCommand(Command):
+    """A command that runs a model."""
 
-    out: Annotated[str, arg(metavar="FILE")]
-    """Where to write: .jsonl or .parquet, or - for JSONL on standard output."""
     device: str = "auto"
     """Where the model runs, such as cuda, cuda:1 or cpu; auto: the first accelerator there is."""
     dtype: str = "auto"
@@ -46,6 +44,14 @@ class FileCommand(Command):
     """Text that follows the question, written or spoken, where it brings none of its own."""
     token_budget: int = 16384
     """Tokens of a batch, padding included. Where that does not fit in memory, the batch is halved."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileCommand(ModelCommand):
+    """A command that runs a model over a file of questions and writes a file."""
+
+    out: Annotated[str, arg(metavar="FILE")]
+    """Where to write: .jsonl or .parquet, or - for JSONL on standard output."""
     skip_bad: bool = False
     """Write rows that cannot be used to a side file, with the reason, and go on with the rest."""
     overwrite: bool = False

@@ -9,7 +9,7 @@ from tars_rewards.cli.messages import say
 from tars_rewards.config import TARSConfig
 
 if TYPE_CHECKING:
-    from tars_rewards.cli.commands import FileCommand, Sample, Score
+    from tars_rewards.cli.commands import ModelCommand, Sample, Score
     from tars_rewards.scoring.files import FileReport
     from tars_rewards.scoring.scorer import Scorer
 
@@ -20,7 +20,7 @@ def score(command: Score) -> int:
     Raises:
         TARSError: As `Scorer.score_file`.
     """
-    scorer = _scorer(command, command.model, command.reward)
+    scorer = make_scorer(command, command.model, command.reward, progress=not command.no_progress)
     report = scorer.score_file(
         command.source,
         command.out,
@@ -39,7 +39,8 @@ def sample(command: Sample) -> int:
         TARSError: As `Scorer.sample_file`.
     """
     config = TARSConfig(target_modality=command.target_modality, anchor_modality=command.anchor_modality)
-    report = _scorer(command, command.model, config).sample_file(
+    scorer = make_scorer(command, command.model, config, progress=not command.no_progress)
+    report = scorer.sample_file(
         command.source,
         command.out,
         **dataclasses.asdict(command.sampling),
@@ -51,13 +52,21 @@ def sample(command: Sample) -> int:
     return 0
 
 
-def _scorer(command: FileCommand, model: str | None, config: TARSConfig) -> Scorer:
+def make_scorer(command: ModelCommand, model: str | None, config: TARSConfig, *, progress: bool) -> Scorer:
+    """The scorer that a command's flags describe.
+
+    Args:
+        command: Has the flags.
+        model: The model, if any.
+        config: Of the reward.
+        progress: Whether to show how far the loading of the weights is.
+    """
     from tars_rewards.scoring.scorer import Scorer
 
-    if command.no_progress and model is not None:
+    if not progress and model is not None:
         from transformers.utils import logging
 
-        logging.disable_progress_bar()  # of loading the weights
+        logging.disable_progress_bar()
     return Scorer(
         model,
         config=config,
