@@ -37,7 +37,8 @@ def make_tokenizer(
     template: str | None,
     bos: str | None = None,
     named: dict[str, str] | None = None,
-    cls: Any = None,
+    size: int = 400,
+    last: Sequence[str] = (),
 ) -> Any:
     """Byte-level BPE of a few hundred tokens.
 
@@ -46,24 +47,29 @@ def make_tokenizer(
         eos: The one that ends a turn.
         pad: The padding token.
         template: Chat template.
-        bos: The token that begins a text, if there is one.
+        bos: The token that is put in front of a text, if there is one.
         named: Further attributes of the tokenizer, each a special token.
-        cls: Class of the tokenizer, if it is not the general one.
+        size: Tokens, without ``last``.
+        last: Special tokens with the last ids.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=400,
+        vocab_size=size,
         special_tokens=list(special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     bpe.train_from_iterator(CORPUS, trainer)
-    return (cls or PreTrainedTokenizerFast)(
+    bpe.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in last])
+    if bos:
+        pairs = [(bos, bpe.token_to_id(bos))]
+        bpe.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=pairs)
+    return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         bos_token=bos,
         eos_token=eos,

@@ -42,7 +42,7 @@ def make_processor(directory: Path) -> Any:
 
     provide()
     tokenizer = make_tokenizer(
-        SPECIAL, eos="<|end_of_text|>", pad="<|pad|>", bos="<|end_of_text|>", template=TEMPLATE
+        SPECIAL, eos="<|end_of_text|>", pad="<|pad|>", template=TEMPLATE
     )
     tokenizer.padding_side = "left"
     processor = GraniteSpeechProcessor(
@@ -83,7 +83,7 @@ def other_parts(tokenizer: Any, projector_input: int) -> dict[str, Any]:
             vocab_size=len(tokenizer),
             max_position_embeddings=4096,
             tie_word_embeddings=True,
-            bos_token_id=tokenizer.bos_token_id,
+            bos_token_id=tokenizer.eos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         ),

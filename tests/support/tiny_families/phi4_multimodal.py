@@ -83,7 +83,6 @@ def _write_processor(directory: Path) -> Any:
     tokenizer = make_tokenizer(
         SPECIAL,
         eos="<|endoftext|>",
-        bos="<|endoftext|>",
         pad="<|endoftext|>",
         template=TEMPLATE,
         named={"image_token": "<|image|>", "audio_token": "<|audio|>"},
