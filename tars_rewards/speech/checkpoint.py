@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from tars_rewards.errors import AdapterError
-from tars_rewards.speech.families import SpeechModelFamily, find_family
+from tars_rewards.speech.families import TrainableFamily, find_trainable
 
 _INDEX = "model.safetensors.index.json"
 
@@ -23,12 +23,12 @@ def checkpoint_model_type(path: str) -> str | None:
     return model_type
 
 
-def checkpoint_family(path: str) -> SpeechModelFamily | None:
-    """Family of a checkpoint directory or hub id; None if it is no Speech LLM, or has no config that can be read."""
-    return find_family(checkpoint_model_type(path))
+def checkpoint_family(path: str) -> TrainableFamily | None:
+    """Family of a checkpoint directory or hub id; None if it is none that can be trained, or has no readable config."""
+    return find_trainable(checkpoint_model_type(path))
 
 
-def publish(directory: str | Path, source: str, family: SpeechModelFamily) -> None:
+def publish(directory: str | Path, source: str, family: TrainableFamily) -> None:
     """Give a saved policy the names and the config of a published checkpoint of its family.
 
     transformers writes the trained part alone, by the names that it has in memory. Hugging Face reads those again; vLLM

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import xxhash
 
-from tars_rewards.speech.families import SpeechModelFamily
+from tars_rewards.speech.families import TrainableFamily
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -44,7 +44,7 @@ class EncoderCache:
     """
 
     def __init__(
-        self, tower: nn.Module, family: SpeechModelFamily, *, frozen: bool = False, max_bytes: int = MAX_BYTES
+        self, tower: nn.Module, family: TrainableFamily, *, frozen: bool = False, max_bytes: int = MAX_BYTES
     ) -> None:
         self.clips = 0
         self.encoded = 0

@@ -1,91 +1,53 @@
-"""What differs between the Speech LLM families that the adapters know, one record each."""
+"""The Speech LLM families that are known, one record each, and those that a user registers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from tars_rewards.errors import UnsupportedConfigError
+from tars_rewards.speech.family import SAMPLING_RATE, SpeechModelFamily, TrainableFamily, templated_inputs
 
-SAMPLING_RATE = 16_000
-"""Samples per second that the audio encoders of all families were trained on (they derive from Whisper's)."""
-
-
-@dataclass(frozen=True)
-class SpeechModelFamily:
-    """One family of Speech LLMs, by the names of its Hugging Face implementation.
-
-    Attributes:
-        name: How messages name it.
-        checkpoint_type: ``model_type`` in a published checkpoint's ``config.json``.
-        model_type: ``model_type`` of the part that is trained; differs from ``checkpoint_type`` where the checkpoint
-            holds more than that (a speech synthesiser).
-        part: Attribute of the checkpoint's config with the config of the part that is trained; empty if that is the
-            whole.
-        model_class: Name in ``transformers`` of the class that is trained.
-        processor_class: Name in ``transformers`` of the checkpoint's processor.
-        placeholder: Attribute of the processor with the token that stands for a clip's features.
-        reserved: Attributes of the processor with further tokens that mean something in a prompt only. The policy must
-            never sample one of them, nor the placeholder: no features would stand behind it.
-        decoder: Path of the text decoder in the model.
-        audio_tower: Path of the audio encoder in the model.
-        audio_path: Paths of everything that audio alone passes through: the encoder, and a projector beside it.
-        towers: Paths of all encoders of other modalities, which "freeze the tower" means.
-        layer_classes: Classes to shard one by one. None inside the audio tower: it runs only where a micro batch has
-            audio, and ranks would wait for each other in the all-gather of a layer that not all of them run.
-        fixed_window: Whether the encoder takes its whole window only, so that features must not be trimmed.
-        mrope: Whether the decoder takes positions on three axes (for audio and text, three times the same).
-        vllm_lora: Whether vLLM's class takes LoRA adapters beside the weights.
-        published: Prefixes of weights as ``save_pretrained`` writes them, and as published checkpoints have them; the
-            first that fits is replaced.
-    """
-
-    name: str
-    checkpoint_type: str
-    model_type: str
-    part: str
-    model_class: str
-    processor_class: str
-    placeholder: str
-    reserved: tuple[str, ...]
-    decoder: str
-    audio_tower: str
-    audio_path: tuple[str, ...]
-    towers: tuple[str, ...]
-    layer_classes: tuple[str, ...]
-    fixed_window: bool
-    mrope: bool
-    vllm_lora: bool
-    published: tuple[tuple[str, str], ...]
-
-    def trained_config(self, checkpoint_config: Any) -> Any:
-        """Config of the part that is trained.
-
-        Args:
-            checkpoint_config: Hugging Face config of the checkpoint, or of the part already.
-        """
-        config = getattr(checkpoint_config, self.part, checkpoint_config) if self.part else checkpoint_config
-        config.architectures = [self.model_class]
-        return config
-
-    def published_name(self, name: str) -> str:
-        """Name of a weight in a published checkpoint, from the one that ``save_pretrained`` gives it."""
-        for written, published in self.published:
-            if name.startswith(written):
-                return published + name[len(written) :]
-        return name
+__all__ = [
+    "QWEN2_5_OMNI",
+    "QWEN2_AUDIO",
+    "SAMPLING_RATE",
+    "SpeechModelFamily",
+    "TrainableFamily",
+    "family_of",
+    "find_family",
+    "find_trainable",
+    "known_families",
+    "register_family",
+    "trainable_of",
+]
 
 
-QWEN2_AUDIO = SpeechModelFamily(
+def _qwen2_5_omni_processor(path: str) -> Any:
+    from tars_rewards.speech.omni_processors import qwen2_5_omni_class
+
+    return qwen2_5_omni_class().from_pretrained(path)
+
+
+def _trimmed_inputs(family: SpeechModelFamily, processor: Any, messages: Any, media: Any) -> Mapping[str, Any]:
+    """Features of a clip's own frames only: the processor pads each clip to the 300 s that the encoder may take."""
+    inputs = dict(templated_inputs(family, processor, messages, media))
+    if media is not None:
+        frames = int(inputs["feature_attention_mask"].sum())
+        for name in ("input_features", "feature_attention_mask"):
+            inputs[name] = inputs[name][..., :frames].contiguous()
+    return inputs
+
+
+QWEN2_AUDIO = TrainableFamily(
     name="Qwen2-Audio",
     checkpoint_type="qwen2_audio",
-    model_type="qwen2_audio",
-    part="",
     model_class="Qwen2AudioForConditionalGeneration",
-    processor_class="Qwen2AudioProcessor",
     placeholder="audio_token",
-    reserved=("audio_bos_token", "audio_eos_token"),
     decoder="model.language_model",
+    encoder="model.audio_tower.forward",
+    reserved=("audio_bos_token", "audio_eos_token"),
+    processor_class="Qwen2AudioProcessor",
     audio_tower="model.audio_tower",
     audio_path=("model.audio_tower", "model.multi_modal_projector"),
     towers=("model.audio_tower",),
@@ -97,14 +59,15 @@ QWEN2_AUDIO = SpeechModelFamily(
     published=(("language_model.model.model.", "language_model.model."),),
 )
 
-QWEN2_5_OMNI = SpeechModelFamily(
+QWEN2_5_OMNI = TrainableFamily(
     name="Qwen2.5-Omni (Thinker)",
     checkpoint_type="qwen2_5_omni",
     model_type="qwen2_5_omni_thinker",
     part="thinker_config",
     model_class="Qwen2_5OmniThinkerForConditionalGeneration",
-    processor_class="Qwen2_5OmniProcessor",
     placeholder="audio_token",
+    decoder="model",
+    encoder="get_audio_features",
     reserved=(
         "audio_bos_token",
         "audio_eos_token",
@@ -113,7 +76,10 @@ QWEN2_5_OMNI = SpeechModelFamily(
         "vision_bos_token",
         "vision_eos_token",
     ),
-    decoder="model",
+    own_positions=True,
+    load_processor=_qwen2_5_omni_processor,
+    inputs=_trimmed_inputs,
+    processor_class="Qwen2_5OmniProcessor",
     audio_tower="audio_tower",
     audio_path=("audio_tower",),
     towers=("audio_tower", "visual"),
@@ -125,26 +91,72 @@ QWEN2_5_OMNI = SpeechModelFamily(
     published=(("thinker.", "thinker."), ("", "thinker.")),
 )
 
-FAMILIES = (QWEN2_AUDIO, QWEN2_5_OMNI)
-"""All families, in no particular order."""
+_REGISTERED: dict[str, SpeechModelFamily] = {}
+
+
+def register_family(family: SpeechModelFamily) -> None:
+    """Make a family known, so that its checkpoints are loaded by their ``model_type`` alone.
+
+    Args:
+        family: Its record; one that is known under the same ``checkpoint_type`` is replaced.
+    """
+    _REGISTERED[family.checkpoint_type] = family
+
+
+def known_families() -> tuple[SpeechModelFamily, ...]:
+    """All families, in the order in which they were registered."""
+    return tuple(_REGISTERED.values())
 
 
 def find_family(model_type: str | None) -> SpeechModelFamily | None:
-    """The family of a ``model_type`` (of a checkpoint or of its trained part); None if it is no known Speech LLM."""
-    return next((each for each in FAMILIES if model_type in (each.checkpoint_type, each.model_type)), None)
+    """The family of a ``model_type`` (of a checkpoint or of the part that is loaded); None if it is not known."""
+    return next((each for each in known_families() if model_type in (each.checkpoint_type, each.model_type)), None)
+
+
+def find_trainable(model_type: str | None) -> TrainableFamily | None:
+    """Like :func:`find_family`, among the families that the adapters can train."""
+    family = find_family(model_type)
+    return family if isinstance(family, TrainableFamily) else None
 
 
 def family_of(model_type: str | None) -> SpeechModelFamily:
-    """Like :func:`find_family`, for callers that need audio.
+    """The family of a ``model_type``.
 
     Raises:
-        UnsupportedConfigError: The model is not of a known family.
+        UnsupportedConfigError: It is not known; the message says which are, and how to add one.
     """
     family = find_family(model_type)
     if family is None:
-        known = "; ".join(f"{each.name} (model_type {each.checkpoint_type})" for each in FAMILIES)
         raise UnsupportedConfigError(
-            f"the data has audio, but the model (model_type {model_type}) is none of the supported Speech LLMs: "
-            f"{known}. Use one of them, or add a record to tars_rewards.speech.families"
+            f"model_type {model_type!r} is none of the Speech LLM families that are known: {_listed(known_families())}. For "
+            "another one, write a record (tars_rewards.speech.families.SpeechModelFamily, whose docstring says what goes "
+            "in) and call tars_rewards.speech.families.register_family with it before the model is loaded, or pass it as "
+            "family= to SpeechModel.load"
         )
     return family
+
+
+def trainable_of(model_type: str | None) -> TrainableFamily:
+    """Like :func:`find_trainable`, for callers that need audio.
+
+    Raises:
+        UnsupportedConfigError: The model is not of a family that can be trained.
+    """
+    family = find_trainable(model_type)
+    if family is None:
+        scored = find_family(model_type)
+        known = _listed([each for each in known_families() if isinstance(each, TrainableFamily)])
+        what = "none of the supported Speech LLMs" if scored is None else f"{scored.name}, which can be scored only"
+        raise UnsupportedConfigError(
+            f"the data has audio, but the model (model_type {model_type}) is {what}; those that can be trained on audio: "
+            f"{known}. Use one of them, or add a TrainableFamily to tars_rewards.speech.families"
+        )
+    return family
+
+
+def _listed(families: Any) -> str:
+    return "; ".join(f"{each.name} (model_type {each.checkpoint_type})" for each in families)
+
+
+for _family in (QWEN2_AUDIO, QWEN2_5_OMNI):
+    register_family(_family)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tars_rewards.speech.encoder_cache import EncoderCache
-from tars_rewards.speech.families import SpeechModelFamily
+from tars_rewards.speech.families import TrainableFamily
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,7 +15,7 @@ NEVER = -1e4
 """Logit of a token that is never sampled: no probability, and still finite after a division by the temperature."""
 
 
-def prepare_model(model: Any, family: SpeechModelFamily, *, never_sampled: Sequence[int], frozen: bool) -> None:
+def prepare_model(model: Any, family: TrainableFamily, *, never_sampled: Sequence[int], frozen: bool) -> None:
     """Make a freshly loaded model fit for training.
 
     Args:
@@ -51,7 +51,7 @@ def mask_logits(head: nn.Module, token_ids: Sequence[int]) -> None:
     head.register_forward_hook(hook)
 
 
-def _tie_audio_into_every_backward(model: Any, family: SpeechModelFamily) -> None:
+def _tie_audio_into_every_backward(model: Any, family: TrainableFamily) -> None:
     """Give the audio path's parameters a gradient, if only zero, in micro batches without audio too.
 
     Ranks reduce the gradients of a shard together. Where one rank's micro batch has audio and another's has none, the

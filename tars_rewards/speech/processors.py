@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from transformers import Qwen2_5OmniProcessor as _StockQwen2_5OmniProcessor
 from transformers import Qwen2AudioProcessor as _StockQwen2AudioProcessor
-from transformers.processing_utils import ProcessorMixin
-from transformers.utils import is_torchvision_available
 
 from tars_rewards.errors import AdapterError, UnsupportedConfigError
-from tars_rewards.speech.families import QWEN2_5_OMNI, QWEN2_AUDIO, SAMPLING_RATE, SpeechModelFamily
+from tars_rewards.speech.families import QWEN2_5_OMNI, QWEN2_AUDIO, SAMPLING_RATE, TrainableFamily
+from tars_rewards.speech.omni_processors import qwen2_5_omni_class
 from tars_rewards.speech.waveform import load_waveform
 
 if TYPE_CHECKING:
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 class SpeechProcessor:
     """What the processors of all families share; goes in front of the stock class."""
 
-    speech_family: SpeechModelFamily
+    speech_family: TrainableFamily
     feature_extractor: Any
     tokenizer: Any
 
@@ -152,24 +150,7 @@ class Qwen2AudioProcessor(SpeechProcessor, _StockQwen2AudioProcessor):
     speech_family = QWEN2_AUDIO
 
 
-class OmniProcessorWithoutVideo(_StockQwen2_5OmniProcessor):
-    """Processor of Qwen2.5-Omni without its video part, which needs torchvision even if no video ever comes."""
-
-    def __init__(
-        self,
-        image_processor: Any = None,
-        feature_extractor: Any = None,
-        tokenizer: Any = None,
-        chat_template: Any = None,
-    ) -> None:
-        ProcessorMixin.__init__(self, image_processor, feature_extractor, tokenizer, chat_template=chat_template)
-        # The stock class reads the size of a merged patch from it, with or without videos.
-        self.video_processor = image_processor
-        for name in ("image", "audio", "video", "vision_bos", "vision_eos", "audio_bos", "audio_eos"):
-            setattr(self, f"{name}_token", getattr(tokenizer, f"{name}_token"))
-
-
-_OmniProcessor: Any = _StockQwen2_5OmniProcessor if is_torchvision_available() else OmniProcessorWithoutVideo
+_OmniProcessor: Any = qwen2_5_omni_class()
 
 
 class Qwen2_5OmniProcessor(SpeechProcessor, _OmniProcessor):
@@ -213,7 +194,7 @@ def join_features(features: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     }
 
 
-def load_processor(path: str, family: SpeechModelFamily, **kwargs: Any) -> Any:
+def load_processor(path: str, family: TrainableFamily, **kwargs: Any) -> Any:
     """Processor of a checkpoint, as verl expects it.
 
     Args:

@@ -72,6 +72,6 @@ def _resize_without_torchvision() -> None:
 
 def _process_without_video(module: ModuleType) -> None:
     require_attribute(module, "Qwen2_5OmniProcessor", module.__name__)
-    from tars_rewards.speech.processors import OmniProcessorWithoutVideo
+    from tars_rewards.speech.omni_processors import OmniProcessorWithoutVideo
 
     module.Qwen2_5OmniProcessor = OmniProcessorWithoutVideo  # type: ignore[attr-defined]

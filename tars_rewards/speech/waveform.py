@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tars_rewards.errors import AdapterError
+from tars_rewards.errors import AdapterError, MissingDependencyError
 from tars_rewards.speech.families import SAMPLING_RATE
 
 if TYPE_CHECKING:
@@ -21,17 +22,19 @@ _FORMS = (
 )
 
 
-def load_waveform(clip: Any) -> Float[np.ndarray, " samples"]:
-    """Samples of a clip: float32, mono (mean of the channels), resampled to :data:`SAMPLING_RATE`.
+def load_waveform(clip: Any, *, sampling_rate: int = SAMPLING_RATE) -> Float[np.ndarray, " samples"]:
+    """Samples of a clip: float32, mono (mean of the channels), resampled to ``sampling_rate``.
 
     Args:
         clip: A path; a mapping with ``bytes`` (an audio file's content) or ``path``, as Hugging Face datasets store
             audio; a mapping with ``array`` ([samples] or [samples, channels]) and ``sampling_rate`` in Hz; or samples
             [samples] that are at :data:`SAMPLING_RATE` already. Files are read by libsndfile: WAV, FLAC, OGG, MP3 and
             others.
+        sampling_rate: Samples per second of the result.
 
     Raises:
         AdapterError: The file cannot be read (it is named), or the clip is empty, not finite or of another form.
+        MissingDependencyError: The packages of the extra ``audio`` are not installed.
     """
     name = "given as samples"
     if isinstance(clip, Mapping) and clip.get("array") is not None:
@@ -56,10 +59,8 @@ def load_waveform(clip: Any) -> Float[np.ndarray, " samples"]:
         raise AdapterError(
             f"clip {name}: expected at least one finite sample in one or two dimensions, got shape {samples.shape}"
         )
-    if rate != SAMPLING_RATE:
-        import soxr
-
-        samples = soxr.resample(samples, rate, SAMPLING_RATE)
+    if rate != sampling_rate:
+        samples = _audio_package("soxr").resample(samples, rate, sampling_rate)
     return np.ascontiguousarray(samples, dtype=np.float32)
 
 
@@ -97,9 +98,17 @@ def undecoded(table: Any) -> Any:
     return table
 
 
-def _seconds(source: Any, name: str) -> float:
-    import soundfile
+def _audio_package(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"reading a clip needs {name}, which is not installed: pip install 'tars-rewards[audio]'"
+        ) from error
 
+
+def _seconds(source: Any, name: str) -> float:
+    soundfile = _audio_package("soundfile")
     try:
         return float(soundfile.info(source).duration)
     except (OSError, soundfile.SoundFileError) as error:
@@ -107,8 +116,7 @@ def _seconds(source: Any, name: str) -> float:
 
 
 def _read(source: Any, name: str) -> tuple[Any, int]:
-    import soundfile
-
+    soundfile = _audio_package("soundfile")
     try:
         return soundfile.read(source, dtype="float32")  # type: ignore[no-any-return]
     except (OSError, soundfile.SoundFileError) as error:

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from verl.utils import hf_processor, hf_tokenizer
 
 from tars_rewards.errors import AdapterError, UnsupportedConfigError
-from tars_rewards.speech.families import QWEN2_5_OMNI, QWEN2_AUDIO, family_of, find_family
+from tars_rewards.speech.families import QWEN2_5_OMNI, QWEN2_AUDIO, find_trainable, trainable_of
 from tars_rewards.speech.waveform import load_waveform
 from tars_rewards_verl.audio.dataset import SpeechDataset
 
@@ -28,11 +28,11 @@ def processors(tiny):
 
 
 def test_families_are_found_by_checkpoint_and_by_part():
-    assert find_family("qwen2_5_omni") is find_family("qwen2_5_omni_thinker") is QWEN2_5_OMNI
-    assert find_family("qwen2") is None
-    assert find_family(None) is None
+    assert find_trainable("qwen2_5_omni") is find_trainable("qwen2_5_omni_thinker") is QWEN2_5_OMNI
+    assert find_trainable("qwen2") is None
+    assert find_trainable(None) is None
     with pytest.raises(UnsupportedConfigError, match=r"model_type qwen2\).*Qwen2-Audio \(model_type qwen2_audio\)"):
-        family_of("qwen2")
+        trainable_of("qwen2")
 
 
 # ---- dataset

@@ -11,7 +11,7 @@ from openrlhf.datasets import PromptDataset
 from tars_rewards.errors import AdapterError, MissingAnswerError, RolloutError, UnsupportedConfigError
 from tars_rewards.integration.pairs import CHECK_ROWS, find_pairs
 from tars_rewards.speech.checkpoint import checkpoint_family
-from tars_rewards.speech.families import family_of
+from tars_rewards.speech.families import trainable_of
 from tars_rewards.speech.waveform import clip_name, clip_seconds, undecoded
 from tars_rewards_openrlhf.flags import read_flags
 from tars_rewards_openrlhf.label import Label
@@ -95,7 +95,7 @@ class PairDataset(PromptDataset):
             raise AdapterError(f"expected a list of clips in {self.options.audio_key!r}, got {type(clips).__name__}")
         if self._processor is None:
             if clips:
-                family_of(_model_type(self.strategy.args.actor.model_name_or_path))
+                trainable_of(_model_type(self.strategy.args.actor.model_name_or_path))
             return
         places = self.prompts[row].count(self._processor.tokenizer.decode([self._processor.placeholder_id()]))
         if places != len(clips or ()):

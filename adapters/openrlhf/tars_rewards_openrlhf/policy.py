@@ -16,7 +16,7 @@ from openrlhf.models import Actor
 from tars_rewards.capture import capture_hidden_states
 from tars_rewards.decoder_layers import decoder_layers
 from tars_rewards.speech.checkpoint import checkpoint_family, publish
-from tars_rewards.speech.families import SpeechModelFamily
+from tars_rewards.speech.families import TrainableFamily
 from tars_rewards_openrlhf.flags import read_flags
 from tars_rewards_openrlhf.stock import plain_class, replace
 
@@ -189,7 +189,7 @@ def merge_features(mm_train_inputs_list: Sequence[Any], device: Any) -> dict[str
 class _Loader:
     """Stands for ``transformers``' auto classes where OpenRLHF loads a model."""
 
-    def __init__(self, family: SpeechModelFamily, *, frozen: bool) -> None:
+    def __init__(self, family: TrainableFamily, *, frozen: bool) -> None:
         self._family, self._frozen = family, frozen
 
     def from_pretrained(self, name: str, **kwargs: Any) -> Any:

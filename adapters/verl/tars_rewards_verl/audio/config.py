@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from tars_rewards.speech.families import find_family
+from tars_rewards.speech.families import find_trainable
 from tars_rewards_verl.audio.training import FROZEN
 from tars_rewards_verl.refusal import refuse, setting
 
@@ -25,7 +25,7 @@ def check_config(config: DictConfig) -> None:
             f"the checkpoint's config cannot be read here ({_MODEL}.path={setting(config, f'{_MODEL}.path')}), so nothing "
             "tells which encoders to freeze; copy the checkpoint to a path that every node sees, the driver's too",
         )
-    family = find_family(model_type)
+    family = find_trainable(model_type)
     if family is None:
         return
     if setting(config, f"{_MODEL}.use_fused_kernels", False):
@@ -68,7 +68,7 @@ def prepare_config(config: DictConfig) -> None:
     with open_dict(config):
         if not OmegaConf.select(config, "data.custom_cls.path"):
             config.data.custom_cls = {"path": "pkg://tars_rewards_verl.audio.dataset", "name": "SpeechDataset"}
-        family = find_family(_model_type(config))
+        family = find_trainable(_model_type(config))
         if family is None:
             return
         frozen = bool(actor.get("freeze_vision_tower", False))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tars_rewards.speech.families import family_of
+from tars_rewards.speech.families import trainable_of
 from tars_rewards.speech.waveform import load_waveform, undecoded
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class SpeechDataset(RLHFDataset):
     def _build_messages(self, example: dict[str, Any], key: str) -> list[dict[str, Any]]:
         if example.get(getattr(self, "audio_key", "audios")):
             config = getattr(self.processor, "config", None)
-            family_of(getattr(config, "model_type", "without a processor"))
+            trainable_of(getattr(config, "model_type", "without a processor"))
         return super()._build_messages(example, key)
 
     @classmethod

@@ -8,7 +8,7 @@ from typing import Any
 
 from tars_rewards.integration.patching import after_import, check_signature, require_attribute
 from tars_rewards.speech.checkpoint import checkpoint_family
-from tars_rewards.speech.families import FAMILIES, SpeechModelFamily, find_family
+from tars_rewards.speech.families import TrainableFamily, find_trainable, known_families
 from tars_rewards_verl.version import require_verl
 
 
@@ -49,13 +49,13 @@ def _find_config(module: ModuleType) -> None:
         @staticmethod
         def from_pretrained(path: str, **kwargs: Any) -> Any:
             config = stock.from_pretrained(path, **kwargs)
-            family = find_family(getattr(config, "model_type", None))
+            family = find_trainable(getattr(config, "model_type", None))
             return config if family is None else trained_config(family, config)
 
     module.AutoConfig = AutoConfig  # type: ignore[attr-defined]
 
 
-def trained_config(family: SpeechModelFamily, checkpoint_config: Any) -> Any:
+def trained_config(family: TrainableFamily, checkpoint_config: Any) -> Any:
     """Config of the part that is trained, with what verl reads of a config, and its class known to Hugging Face.
 
     Args:
@@ -84,5 +84,6 @@ def _find_chat_handling(module: ModuleType) -> None:
 
     module._is_multimodal_processor = is_multimodal_processor  # type: ignore[attr-defined]
     families = require_attribute(module, "_MODEL_TYPE_TO_FAMILY", module.__name__)
-    for family in FAMILIES:
-        families.setdefault(family.model_type, module.ContinuousTokenModelFamily.QWEN_VL)
+    for family in known_families():
+        if isinstance(family, TrainableFamily):
+            families.setdefault(family.model_type, module.ContinuousTokenModelFamily.QWEN_VL)

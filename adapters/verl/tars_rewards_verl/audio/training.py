@@ -10,7 +10,7 @@ from typing import Any
 
 from tars_rewards.integration.patching import after_import, check_signature, require_attribute
 from tars_rewards.speech.checkpoint import publish
-from tars_rewards.speech.families import find_family
+from tars_rewards.speech.families import find_trainable
 
 FROZEN = "freeze_towers"
 """Key of ``actor_rollout_ref.model.override_config``: whether the encoders of other modalities stay as they are."""
@@ -32,7 +32,7 @@ def _prepare_models(module: ModuleType) -> None:
     def build_module(self: Any) -> Any:
         model = stock(self)
         config = self.model_config
-        family = find_family(getattr(config.hf_config, "model_type", None))
+        family = find_trainable(getattr(config.hf_config, "model_type", None))
         if family is not None and config.model_type == "language_model":
             from tars_rewards.speech.policy import prepare_model
 
@@ -63,7 +63,7 @@ def _publish_checkpoints(module: ModuleType) -> None:
     @functools.wraps(stock)
     def save_checkpoint(self: Any, local_path: str | None, *args: Any, **kwargs: Any) -> None:
         stock(self, local_path, *args, **kwargs)
-        family = find_family(getattr(self.model_config.hf_config, "model_type", None))
+        family = find_trainable(getattr(self.model_config.hf_config, "model_type", None))
         saved = local_path is not None and self.rank == 0 and self.checkpoint_manager.should_save_hf_model
         if family is None or not saved or self.model_config.model_type != "language_model":
             return
@@ -90,7 +90,7 @@ def _spare_the_tower(module: ModuleType) -> None:
     @functools.wraps(stock)
     def select_fsdp2_wrap_targets(model: Any, fsdp_transformer_layer_cls_to_wrap: Iterable[str]) -> list[Any]:
         targets: list[Any] = stock(model, fsdp_transformer_layer_cls_to_wrap)
-        family = find_family(getattr(model.config, "model_type", None))
+        family = find_trainable(getattr(model.config, "model_type", None))
         if family is None:
             return targets
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
