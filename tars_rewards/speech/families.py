@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tars_rewards.errors import UnsupportedConfigError
+from tars_rewards.speech.families_further import FURTHER
 from tars_rewards.speech.family import SAMPLING_RATE, SpeechModelFamily, TrainableFamily, templated_inputs
 
 __all__ = [
@@ -158,5 +159,5 @@ def _listed(families: Any) -> str:
     return "; ".join(f"{each.name} (model_type {each.checkpoint_type})" for each in families)
 
 
-for _family in (QWEN2_AUDIO, QWEN2_5_OMNI):
+for _family in (QWEN2_AUDIO, QWEN2_5_OMNI, *FURTHER):
     register_family(_family)

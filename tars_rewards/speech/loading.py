@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from tars_rewards.errors import ConfigError, UnsupportedConfigError
+from tars_rewards.speech.adapters import load_adapter
 from tars_rewards.speech.families import family_of
 from tars_rewards.speech.family import SpeechModelFamily
 
@@ -90,6 +91,7 @@ def load_model(path: str, family: SpeechModelFamily, *, device: torch.device, dt
             f"the checkpoint {path} lacks {len(missing)} weights of {family.model_class}, which would be made up at random: "
             f"{', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}. Is it complete, and of {family.name}?"
         )
+    load_adapter(model, path, family)
     return model.to(device).eval()
 
 
