@@ -82,7 +82,7 @@ def make(directory: Path) -> Path:
     torch.manual_seed(0)
     model = VoxtralForConditionalGeneration(config)
     with torch.no_grad():
-        model.model.audio_tower.conv1.weight *= 40
+        model.model.audio_tower.conv1.weight *= 10
         model.model.multi_modal_projector.linear_1.weight *= 10
         model.model.multi_modal_projector.linear_2.weight *= 10
     model.save_pretrained(directory)

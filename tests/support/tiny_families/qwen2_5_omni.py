@@ -1,0 +1,18 @@
+"""Qwen2.5-Omni as it is published, without talker and vocoder; its Thinker is what is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tiny_models import make_qwen2_5_omni
+
+NAME = "qwen2_5_omni"
+MODEL_TYPE = "qwen2_5_omni"
+
+
+def available() -> bool:
+    return True
+
+
+def make(directory: Path) -> Path:
+    return make_qwen2_5_omni(directory)
