@@ -119,6 +119,15 @@ AUDIO_FLAMINGO_3 = SpeechModelFamily(
     longest=longest_of_processor,
 )
 
+MUSIC_FLAMINGO = replace(
+    AUDIO_FLAMINGO_3,
+    name="Music Flamingo",
+    checkpoint_type="musicflamingo",
+    model_type="musicflamingo",
+    model_class="MusicFlamingoForConditionalGeneration",
+    reserved=("audio_bos_token", "audio_eos_token"),
+)
+
 GRANITE_SPEECH = SpeechModelFamily(
     name="Granite Speech",
     checkpoint_type="granite_speech",
@@ -168,5 +177,5 @@ GEMMA_3N = SpeechModelFamily(
     longest=half_a_minute,
 )
 
-FURTHER = (VOXTRAL, AUDIO_FLAMINGO_3, GRANITE_SPEECH, GRANITE_SPEECH_PLUS, PHI_4_MULTIMODAL, GEMMA_3N)
+FURTHER = (VOXTRAL, AUDIO_FLAMINGO_3, MUSIC_FLAMINGO, GRANITE_SPEECH, GRANITE_SPEECH_PLUS, PHI_4_MULTIMODAL, GEMMA_3N)
 """All of them."""

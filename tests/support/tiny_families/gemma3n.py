@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from tiny_families.common import has_model, make_tokenizer
+from tiny_parts import has_model, make_tokenizer
 
 NAME = "gemma3n"
 MODEL_TYPE = "gemma3n"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tiny_families.common import SIZES, has_model, make_tokenizer
-from tiny_families.torchaudio_standin import provide
+from tiny_parts import SIZES, has_model, make_tokenizer
+from torchaudio_standin import provide
 
 NAME = "granite_speech"
 MODEL_TYPE = "granite_speech"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tiny_families import granite_speech
-from tiny_families.common import has_model
+from tiny_parts import has_model
 
 NAME = "granite_speech_plus"
 MODEL_TYPE = "granite_speech_plus"

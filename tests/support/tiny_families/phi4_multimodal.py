@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tiny_families.common import SIZES, has_model, make_tokenizer
+from tiny_parts import SIZES, has_model, make_tokenizer
 
 NAME = "phi4_multimodal"
 MODEL_TYPE = "phi4_multimodal"

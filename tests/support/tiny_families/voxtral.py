@@ -6,7 +6,7 @@ import base64
 import json
 from pathlib import Path
 
-from tiny_families.common import SIZES, has_model
+from tiny_parts import SIZES, has_model
 
 NAME = "voxtral"
 MODEL_TYPE = "voxtral"
