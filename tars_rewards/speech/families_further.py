@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tars_rewards.speech.family import Message, SpeechModelFamily, any_length, sampling_rate
+from tars_rewards.speech.gemma4_processor import gemma4_processor, gemma4_unified_processor
 
 if TYPE_CHECKING:
     from torch import nn
@@ -177,5 +178,38 @@ GEMMA_3N = SpeechModelFamily(
     longest=half_a_minute,
 )
 
-FURTHER = (VOXTRAL, AUDIO_FLAMINGO_3, MUSIC_FLAMINGO, GRANITE_SPEECH, GRANITE_SPEECH_PLUS, PHI_4_MULTIMODAL, GEMMA_3N)
+GEMMA_4 = SpeechModelFamily(
+    name="Gemma 4",
+    checkpoint_type="gemma4",
+    model_class="Gemma4ForConditionalGeneration",
+    placeholder="audio_token",
+    decoder="model.language_model",
+    encoder="model.get_audio_features",
+    encoded={"pooler_output": 0.0, "attention_mask": 0.0},
+    reserved=("boa_token", "eoa_token", "image_token", "boi_token", "eoi_token", "<|video|>"),
+    longest=half_a_minute,
+    load_processor=gemma4_processor,
+)
+
+GEMMA_4_UNIFIED = replace(
+    GEMMA_4,
+    name="Gemma 4 (unified)",
+    checkpoint_type="gemma4_unified",
+    model_type="gemma4_unified",
+    model_class="Gemma4UnifiedForConditionalGeneration",
+    longest=any_length,
+    load_processor=gemma4_unified_processor,
+)
+
+FURTHER = (
+    VOXTRAL,
+    AUDIO_FLAMINGO_3,
+    MUSIC_FLAMINGO,
+    GRANITE_SPEECH,
+    GRANITE_SPEECH_PLUS,
+    PHI_4_MULTIMODAL,
+    GEMMA_3N,
+    GEMMA_4,
+    GEMMA_4_UNIFIED,
+)
 """All of them."""
