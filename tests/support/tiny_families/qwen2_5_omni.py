@@ -14,5 +14,12 @@ def available() -> bool:
     return True
 
 
+def processor(directory: Path):
+    """The stock one asks for torchvision before it looks at its arguments."""
+    from tars_rewards.speech.omni_processors import OmniProcessorWithoutVideo
+
+    return OmniProcessorWithoutVideo.from_pretrained(directory)
+
+
 def make(directory: Path) -> Path:
     return make_qwen2_5_omni(directory)

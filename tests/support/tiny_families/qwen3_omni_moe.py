@@ -15,6 +15,13 @@ def available() -> bool:
     return True
 
 
+def processor(directory: Path):
+    """The stock one asks for torchvision before it looks at its arguments."""
+    from tars_rewards.speech.omni_processors import Qwen3OmniProcessorWithoutVideo
+
+    return Qwen3OmniProcessorWithoutVideo.from_pretrained(directory)
+
+
 def make(directory: Path) -> Path:
     import torch
     from safetensors.torch import save_file

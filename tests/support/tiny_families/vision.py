@@ -8,6 +8,7 @@ from tiny_models import SPECIAL, decoder_sizes, make_tokenizer
 
 NAME = "vision"
 MODEL_TYPE = "llava"
+MEDIUM = "image"
 SIDE, PATCH = 28, 14
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
