@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from tars_rewards.errors import AdapterError
 from tars_rewards.speech.family import Message, SpeechModelFamily, any_length, sampling_rate
 from tars_rewards.speech.gemma4_processor import gemma4_processor, gemma4_unified_processor
 
@@ -52,7 +53,11 @@ def without_images(path: str) -> Any:
 def mistral_inputs(
     _: SpeechModelFamily, processor: Any, messages: Sequence[Message], media: Any | None
 ) -> Mapping[str, Any]:
-    """Model inputs by Mistral's own tokenizer, which has no chat template as text and takes clips as files."""
+    """Model inputs by Mistral's own tokenizer, which has no chat template as text and takes clips as files.
+
+    Raises:
+        AdapterError: The tokenizer refuses the conversation, as those of Voxtral do with a system turn before a clip.
+    """
     import soundfile
 
     def part(each: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -63,7 +68,13 @@ def mistral_inputs(
         return {"type": "audio", "base64": base64.b64encode(file.getvalue()).decode()}
 
     turns = [{**message, "content": [part(each) for each in message["content"]]} for message in messages]
-    result: Mapping[str, Any] = processor.apply_chat_template(turns)
+    try:
+        result: Mapping[str, Any] = processor.apply_chat_template(turns)
+    except ValueError as error:
+        raise AdapterError(
+            f"expected a conversation that this checkpoint's tokenizer takes; it says: {error} If it is the system turn, "
+            "give its text as the instruction, which both modalities can have"
+        ) from error
     return result
 
 

@@ -2,7 +2,10 @@
 
 A module there has ``NAME``, ``MODEL_TYPE``, ``available()`` and ``make(directory)``. Where the checkpoint's own
 ``AutoProcessor`` is not how a user would ask the model, it says so by ``processor(directory)``, or by
-``reference(directory, text, media)``, which makes the inputs of one user turn in full. ``MEDIUM`` is "audio" if not given.
+``reference(directory, text, media)``, which makes the inputs of one user turn in full. ``prepare(model, directory, heard)`` says what a user does to a loaded
+model before it listens or reads, ``states(hidden_states)`` what each layer's hidden states are where Hugging Face's are
+something else, ``ENCODER`` which module encodes where no convolution does, ``SYSTEM_TURN``
+whether there may be one before a clip. ``MEDIUM`` is "audio" if not given.
 """
 
 from __future__ import annotations

@@ -142,3 +142,8 @@ def _provide_vision_standin() -> None:
             raise NotImplementedError("images take timm")
 
     transformers.TimmWrapperModel = VisionStandin  # AutoModel.register leaves the library's own configs alone
+
+
+def states(hidden_states: Any) -> Any:
+    """Hugging Face gives all streams of a layer; attention works on the first."""
+    return [streams[0] for streams in hidden_states[1:]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,23 @@ def save(model_class: Any, config: Any, tokenizer: Any, directory: Path) -> None
                 parameter *= 5
     model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(["<eos>", "<turn|>"])
     model.save_pretrained(directory)
+
+
+def reference(directory: Path, text: str, clip: Any | None) -> Any:
+    """By the parts of the processor that need no torchvision, and what it does with their output."""
+    return by_parts(directory, text, clip, lambda mask: (len(mask) + 3) // 4)
+
+
+def by_parts(directory: Path, text: str, clip: Any | None, vectors: Callable[[Any], int]) -> Any:
+    from transformers import AutoFeatureExtractor, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    content = [] if clip is None else [{"type": "audio"}]
+    turn = {"role": "user", "content": [*content, {"type": "text", "text": text}]}
+    prompt = tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
+    features = {}
+    if clip is not None:
+        features = AutoFeatureExtractor.from_pretrained(directory)([clip], return_tensors="pt")
+        placeholders = "<|audio|>" * vectors(features["input_features_mask"][0].nonzero())
+        prompt = prompt.replace("<|audio|>", f"<|audio>{placeholders}<audio|>")
+    return {**tokenizer(prompt, add_special_tokens=False, return_tensors="pt"), **features}

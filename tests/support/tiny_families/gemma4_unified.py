@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tiny_families import gemma4
 from tiny_parts import has_model
 
 NAME = "gemma4_unified"
 MODEL_TYPE = "gemma4_unified"
+ENCODER = "model.embed_audio"
 
 
 def available() -> bool:
@@ -34,3 +36,7 @@ def make(directory: Path) -> Path:
     )
     gemma4.save(Gemma4UnifiedForConditionalGeneration, config, tokenizer, directory)
     return directory
+
+
+def reference(directory: Path, text: str, clip: Any | None) -> Any:
+    return gemma4.by_parts(directory, text, clip, len)

@@ -118,3 +118,17 @@ def save_with_adapter(model_class: Any, config: Any, directory: Path) -> None:
             if "lora_B" in name:
                 parameter.normal_(0, 0.1)
     PreTrainedModel.save_pretrained(model, directory)  # the class's own would write the weights again, as wrapped
+
+
+def reference(directory: Path, text: str, clip: Any | None) -> Any:
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(directory)
+    turn = {"role": "user", "content": text if clip is None else f"<|audio|>{text}"}
+    prompt = processor.tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
+    return processor([prompt], *([] if clip is None else [[clip]]), return_tensors="pt")
+
+
+def prepare(model: Any, _: Path, heard: bool) -> None:
+    """The adapter is for listening only, as the model's own ``generate`` has it."""
+    model.enable_adapters() if heard else model.disable_adapters()

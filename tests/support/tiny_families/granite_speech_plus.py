@@ -29,3 +29,6 @@ def make(directory: Path) -> Path:
     )
     granite_speech.save_with_adapter(GraniteSpeechPlusForConditionalGeneration, config, directory)
     return directory
+
+
+reference, prepare = granite_speech.reference, granite_speech.prepare

@@ -117,3 +117,26 @@ def _write_adapter(model: Any, directory: Path, seed: int) -> None:
             if "lora_B" in name:
                 parameter.normal_(0, 0.1)
     adapted.save_pretrained(directory)
+
+
+def reference(directory: Path, text: str, clip: Any | None) -> Any:
+    """By the parts of the processor that need no torchvision, and what it does with their output."""
+    from transformers import AutoFeatureExtractor, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    content = [] if clip is None else [{"type": "audio"}]
+    turn = {"role": "user", "content": [*content, {"type": "text", "text": text}]}
+    prompt = tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
+    if clip is None:
+        return tokenizer(prompt, return_tensors="pt")
+    extractor = AutoFeatureExtractor.from_pretrained(directory)
+    features = extractor(clip, sampling_rate=16000, return_tensors="pt")
+    prompt = prompt.replace("<|audio|>", "<|audio|>" * int(features["audio_embed_sizes"]))
+    return {**tokenizer(prompt, return_tensors="pt"), **features}
+
+
+def prepare(model: Any, directory: Path, heard: bool) -> None:
+    """The adapter is for listening only. (It must not be named "speech": see ``tars_rewards.speech.adapters``.)"""
+    if not model._hf_peft_config_loaded:
+        model.load_adapter(str(directory / "speech-lora"), adapter_name="lora_to_listen")
+    model.enable_adapters() if heard else model.disable_adapters()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 from tiny_parts import SIZES, has_model
 
 NAME = "voxtral"
 MODEL_TYPE = "voxtral"
+SYSTEM_TURN = False  # not with a clip, in tokenizers of this version
 # Ids as in the published file: transformers counts on [AUDIO] being 24.
 SPECIAL = {
     0: "<unk>",
@@ -121,3 +124,16 @@ def _write_tokenizer(path: Path) -> None:
         },
     }
     path.write_text(json.dumps(content))
+
+
+def reference(directory: Path, text: str, clip: Any | None) -> Any:
+    import soundfile
+    from transformers import AutoProcessor
+
+    content = []
+    if clip is not None:
+        file = io.BytesIO()
+        soundfile.write(file, clip, 16000, format="WAV", subtype="FLOAT")
+        content = [{"type": "audio", "base64": base64.b64encode(file.getvalue()).decode()}]
+    turn = {"role": "user", "content": [*content, {"type": "text", "text": text}]}
+    return AutoProcessor.from_pretrained(directory).apply_chat_template([turn])
