@@ -27,10 +27,7 @@ def longest_of_processor(processor: Any) -> float:
 
 
 def without_images(path: str) -> Any:
-    """A checkpoint's processor; without torchvision, with its image and video parts left empty.
-
-    Those parts need torchvision even if nothing is ever seen.
-    """
+    """A checkpoint's processor; without torchvision, with its image part left empty, which would need it unused."""
     import transformers
     from transformers import AutoFeatureExtractor, AutoProcessor, AutoTokenizer, PreTrainedConfig
     from transformers.image_processing_base import ImageProcessingMixin
@@ -41,13 +38,14 @@ def without_images(path: str) -> Any:
         return AutoProcessor.from_pretrained(path)
     config, _ = PreTrainedConfig.get_config_dict(path)
     kind = getattr(transformers, PROCESSOR_MAPPING_NAMES[config["model_type"]])
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    parts = [
-        ImageProcessingMixin() if name.startswith(("image", "video")) else AutoFeatureExtractor.from_pretrained(path)
-        for name in kind.get_attributes()
-        if name != "tokenizer"
-    ]
-    return kind(*parts, tokenizer, chat_template=tokenizer.chat_template)
+    settings, _ = kind.get_processor_dict(path)
+    parts = {
+        "tokenizer": AutoTokenizer.from_pretrained,
+        "feature_extractor": AutoFeatureExtractor.from_pretrained,
+        "audio_processor": AutoFeatureExtractor.from_pretrained,
+        "image_processor": lambda _: ImageProcessingMixin(),
+    }
+    return kind.from_args_and_dict([parts[name](path) for name in kind.get_attributes()], settings)
 
 
 def mistral_inputs(
@@ -212,6 +210,18 @@ GEMMA_4_UNIFIED = replace(
     load_processor=gemma4_unified_processor,
 )
 
+INKLING = SpeechModelFamily(
+    name="Inkling",
+    checkpoint_type="inkling_mm_model",
+    model_class="InklingForConditionalGeneration",
+    placeholder="audio_token",
+    decoder="model.language_model",
+    encoder="model.get_audio_features",
+    reserved=("audio_bos_token", "image_token", "image_bos_token"),
+    longest=any_length,
+    load_processor=without_images,
+)
+
 FURTHER = (
     VOXTRAL,
     AUDIO_FLAMINGO_3,
@@ -222,5 +232,6 @@ FURTHER = (
     GEMMA_3N,
     GEMMA_4,
     GEMMA_4_UNIFIED,
+    INKLING,
 )
 """All of them."""
