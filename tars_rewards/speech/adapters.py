@@ -75,7 +75,7 @@ def adapt_rows(model: Any, placeholder: int) -> None:
     from peft.tuners.lora import LoraLayer
 
     (adapter,) = model.active_adapters()
-    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
     rows: list[str] = []
 
     def before_model(_: nn.Module, __: Any, inputs: dict[str, Any]) -> None:

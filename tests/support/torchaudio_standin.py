@@ -17,9 +17,7 @@ def provide() -> None:
         return
     from transformers.utils import import_utils
 
-    module: Any = importlib.import_module(
-        "transformers.models.granite_speech.feature_extraction_granite_speech"
-    )
+    module: Any = importlib.import_module("transformers.models.granite_speech.feature_extraction_granite_speech")
     module.torchaudio = SimpleNamespace(transforms=SimpleNamespace(MelSpectrogram=_mel_spectrogram))
     _, message = import_utils.BACKENDS_MAPPING["torchaudio"]
     import_utils.BACKENDS_MAPPING["torchaudio"] = (lambda: True, message)

@@ -41,9 +41,7 @@ def make_processor(directory: Path) -> Any:
     from transformers import GraniteSpeechFeatureExtractor, GraniteSpeechProcessor
 
     provide()
-    tokenizer = make_tokenizer(
-        SPECIAL, eos="<|end_of_text|>", pad="<|pad|>", template=TEMPLATE
-    )
+    tokenizer = make_tokenizer(SPECIAL, eos="<|end_of_text|>", pad="<|pad|>", template=TEMPLATE)
     tokenizer.padding_side = "left"
     processor = GraniteSpeechProcessor(
         GraniteSpeechFeatureExtractor(n_mels=MELS), tokenizer, audio_token="<|audio|>", chat_template=TEMPLATE

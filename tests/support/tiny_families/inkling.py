@@ -11,7 +11,14 @@ from tiny_parts import has_model, make_tokenizer
 NAME = "inkling"
 MODEL_TYPE = "inkling_mm_model"
 ENCODER = "model.audio_tower"
-SPECIAL = ["<|pad|>", "<|end|>", "<|content_image|>", "<|content_audio_input|>", "<|content_text|>", "<|unused_200054|>"]
+SPECIAL = [
+    "<|pad|>",
+    "<|end|>",
+    "<|content_image|>",
+    "<|content_audio_input|>",
+    "<|content_text|>",
+    "<|unused_200054|>",
+]
 SPECIAL += ["<|unused_200053|>", "<|message_system|>", "<|message_user|>", "<|message_model|>"]
 TEMPLATE = (
     "{% for message in messages %}"

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tars_rewards.errors import AdapterError
-from tars_rewards.speech.family import Message, SpeechModelFamily, any_length, sampling_rate
+from tars_rewards.speech.family import Message, SpeechModelFamily, any_length, sampling_rate, templated_inputs
 from tars_rewards.speech.gemma4_processor import gemma4_processor, gemma4_unified_processor
 
 if TYPE_CHECKING:
@@ -46,6 +46,18 @@ def without_images(path: str) -> Any:
         "image_processor": lambda _: ImageProcessingMixin(),
     }
     return kind.from_args_and_dict([parts[name](path) for name in kind.get_attributes()], settings)
+
+
+def windows_with_vectors(
+    family: SpeechModelFamily, processor: Any, messages: Sequence[Message], media: Any | None
+) -> Mapping[str, Any]:
+    """Model inputs without a last window of one or two frames, of which no vector is left and Music Flamingo fails."""
+    inputs = dict(templated_inputs(family, processor, messages, media))
+    if media is not None:
+        kept = inputs["input_features_mask"].sum(dim=-1) > 2
+        for name in ("input_features", "input_features_mask"):
+            inputs[name] = inputs[name][kept]
+    return inputs
 
 
 def mistral_inputs(
@@ -89,7 +101,7 @@ def active_streams(decoder: Any) -> list[nn.Module]:
     """
     from torch import nn
 
-    taps = []
+    taps: list[nn.Module] = []
     for layer in decoder.layers:
         tap = nn.Identity()
         layer.add_module("active_stream", tap)
@@ -136,6 +148,7 @@ MUSIC_FLAMINGO = replace(
     model_type="musicflamingo",
     model_class="MusicFlamingoForConditionalGeneration",
     reserved=("audio_bos_token", "audio_eos_token"),
+    inputs=windows_with_vectors,
 )
 
 GRANITE_SPEECH = SpeechModelFamily(
@@ -222,7 +235,7 @@ INKLING = SpeechModelFamily(
     load_processor=without_images,
 )
 
-FURTHER = (
+SCORED = (
     VOXTRAL,
     AUDIO_FLAMINGO_3,
     MUSIC_FLAMINGO,
