@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tars_rewards.errors import UnsupportedConfigError
-from tars_rewards.speech.scored_families import SCORED
 from tars_rewards.speech.family import SAMPLING_RATE, SpeechModelFamily, TrainableFamily, any_length, templated_inputs
+from tars_rewards.speech.scored_families import SCORED
 
 __all__ = [
     "LLAVA",
