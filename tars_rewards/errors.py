@@ -13,14 +13,24 @@ which does not know this package can still catch it, and each can be pickled, so
     │   ├── DuplicateRolloutError               two rollouts of a batch have one identity
     │   ├── MissingAnswerError                  neither `answer` nor `correct` was given
     │   └── HiddenStatesError                   hidden states missing, misshapen or not finite
-    ├── EmbeddingError (ValueError)             an embedder returned something unusable
+    ├── EmbeddingError (ValueError)             an embedding is unusable
+    │   └── EmbedderFailedError                 the embedder raised, or returned something unusable
+    ├── TermError (ValueError)                  a reward term of one's own returned something unusable
     ├── ExtractionError (RuntimeError)          an answer extractor failed on completions
     ├── MissingDependencyError (ImportError)    an optional package is not installed
+    ├── InputError (ValueError)                 questions or files cannot be read; every problem found is listed
+    ├── ScoringError (RuntimeError)             a question could not be scored or sampled from
     ├── CaptureError (RuntimeError)             hidden states could not be captured from a forward pass
     └── AdapterError (RuntimeError)             a framework brought something the method cannot work with
         ├── UnsupportedConfigError (ValueError) the framework's configuration excludes the method
         └── IncompletePairError (ValueError)    a batch holds only one modality of a question
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+_SHOWN = 20  # problems that a message lists
 
 
 class TARSError(Exception):
@@ -56,7 +66,18 @@ class HiddenStatesError(RolloutError):
 
 
 class EmbeddingError(TARSError, ValueError):
-    """An embedder returned the wrong count, the wrong shape, or values that are not finite."""
+    """An embedding has the wrong shape or values that are not finite."""
+
+
+class EmbedderFailedError(EmbeddingError):
+    """The embedder raised, or returned the wrong count, the wrong shape, or values that are not finite.
+
+    The one error that `on_embedder_failure="invalid"` goes on after: an embedder of your own may raise anything.
+    """
+
+
+class TermError(TARSError, ValueError):
+    """A reward term of one's own returned no TermValue, or one of a wrong shape or with values that are not finite."""
 
 
 class ExtractionError(TARSError, RuntimeError):
@@ -65,6 +86,29 @@ class ExtractionError(TARSError, RuntimeError):
 
 class MissingDependencyError(TARSError, ImportError):
     """An optional package that a chosen option needs is not installed."""
+
+
+class InputError(TARSError, ValueError):
+    """Questions, or the files they are in, cannot be used as they are.
+
+    Args:
+        message: What is wrong; where there are `problems`, what they are of.
+        problems: One sentence each, with line and field.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message, tuple(problems))
+        self.message = message
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        shown = self.problems[:_SHOWN]
+        more = len(self.problems) - len(shown)
+        return "\n  ".join([self.message, *shown, *([f"and {more} more"] if more else [])])
+
+
+class ScoringError(TARSError, RuntimeError):
+    """A question that is well formed could not be scored, or completions not be sampled."""
 
 
 class CaptureError(TARSError, RuntimeError):
@@ -81,6 +125,10 @@ class UnsupportedConfigError(AdapterError, ValueError):
 
 class IncompletePairError(AdapterError, ValueError):
     """A batch holds rollouts of only one modality of a question."""
+
+
+class EmbedderFailureWarning(UserWarning):
+    """The embedder failed, and the behavior term is left out of a batch (`on_embedder_failure="invalid"`)."""
 
 
 class EmbeddingWindowWarning(UserWarning):
