@@ -1,10 +1,15 @@
 """What single families need beside a record."""
 
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from transformers.utils import import_utils
 
 from tars_rewards.capture import capture_hidden_states
+from tars_rewards.errors import MissingDependencyError, UnsupportedConfigError
 from tars_rewards.speech.model import SpeechModel
 
 
@@ -62,3 +67,28 @@ def test_voxtrals_clips_pass_through_a_file_unchanged(loaded):
     extracted = speech.processor.feature_extractor(loud, sampling_rate=16000, return_tensors="pt")["input_features"]
     heard = speech.prompt(question=None, media=loud)
     torch.testing.assert_close(heard.features["input_features"], extracted, rtol=0, atol=1e-5)
+
+
+def test_a_package_that_a_processor_needs_is_named(loaded, monkeypatch):
+    directory = loaded("granite_speech").directory
+    _, message = import_utils.BACKENDS_MAPPING["torchaudio"]
+    monkeypatch.setitem(import_utils.BACKENDS_MAPPING, "torchaudio", (lambda: False, message))
+    with pytest.raises(MissingDependencyError, match=r"processor of Granite Speech needs .* requires the torchaudio"):
+        SpeechModel.load(directory, device="cpu")
+
+
+def test_a_package_that_a_model_needs_is_named(loaded, monkeypatch):
+    directory = loaded("gemma3n").directory
+    from transformers.models.timm_wrapper import TimmWrapperModel
+
+    monkeypatch.setattr(sys.modules["transformers"], "TimmWrapperModel", TimmWrapperModel)  # where AutoModel looks
+    monkeypatch.setitem(import_utils.BACKENDS_MAPPING, "timm", (lambda: False, "{0} requires the timm library"))
+    with pytest.raises(MissingDependencyError, match=r"model of Gemma 3n needs .* timm"):
+        SpeechModel.load(directory, device="cpu")
+
+
+def test_a_model_that_transformers_lacks_is_named_before_its_processor_fails(loaded):
+    known = loaded("audioflamingo3")
+    newer = replace(known.speech.family, model_class="AudioFlamingo9", load_processor=lambda path: {}["newer"])
+    with pytest.raises(UnsupportedConfigError, match="needs a transformers that has AudioFlamingo9"):
+        SpeechModel.load(known.directory, device="cpu", family=newer)
