@@ -15,12 +15,16 @@ Exit codes: 0 fine; 2 bad usage or input; 130 interrupted; 141 nobody reads the 
 
 from __future__ import annotations
 
+import functools
+import inspect
+import itertools
+import operator
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tars_rewards.cli.messages import PROGRAM, say
 from tars_rewards.errors import ConfigError, InputError, TARSError
@@ -73,8 +77,8 @@ def parse(argv: Sequence[str] | None = None) -> Command:
     from tars_rewards.cli.flags import RefusedSettings, registry
 
     try:
-        command: Command = tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
+        command: Command = tyro.cli(
+            functools.reduce(operator.or_, itertools.starmap(_subcommand, COMMANDS.items())),
             prog=PROGRAM,
             description=DESCRIPTION,
             args=argv,
@@ -84,6 +88,13 @@ def parse(argv: Sequence[str] | None = None) -> Command:
     except RefusedSettings as refused:
         raise refused.error from None
     return command
+
+
+def _subcommand(name: str, command: type[Command]) -> Any:
+    import tyro
+
+    # Of a command without required flags, tyro would not show the documentation.
+    return Annotated[command, tyro.conf.subcommand(name, description=inspect.getdoc(command))]
 
 
 def _run(argv: Sequence[str] | None) -> int:

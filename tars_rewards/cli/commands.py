@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -148,7 +147,7 @@ class Models(Command):
     """For people, or for machines."""
 
 
-COMMANDS: dict[str, Callable[..., Command]] = {
+COMMANDS: dict[str, type[Command]] = {
     "score": Score,
     "sample": Sample,
     "inspect": Inspect,

@@ -13,7 +13,7 @@ import pytest
 import tyro
 
 from tars_rewards import TARSConfig
-from tars_rewards.cli import parse
+from tars_rewards.cli import DESCRIPTION, parse
 from tars_rewards.cli.commands import COMMANDS
 from tars_rewards.cli.flags import registry
 from tars_rewards.errors import ConfigError
@@ -50,6 +50,7 @@ def test_help_fits_80_columns_and_documents_every_flag(call, monkeypatch, comman
     code, out, _ = call(*command.split(), "--help")
     assert code == 0
     assert max(map(len, out.splitlines())) <= 80
+    assert out.splitlines()[2] == (COMMANDS[command].__doc__ if command else DESCRIPTION).splitlines()[0]
     entries = re.split(r"\((?:default: [^)]*|required)\)", " ".join(out.replace("│", " ").split()))[:-1]
     assert len(entries) >= len(flags_of(out)) - 2  # --help and the completion in the description have no default
     assert all(len(entry.split()) >= 5 for entry in entries), entries
