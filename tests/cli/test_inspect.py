@@ -120,9 +120,10 @@ def test_what_is_not_there(call, rewards, tmp_path):
         assert said in err
 
 
-def test_bad_lines_are_named_together_even_before_the_question_asked_for(call, tmp_path):
+@pytest.mark.parametrize("which", [(), ("--id", "q1")])
+def test_bad_lines_are_named_together_even_before_the_question_asked_for(call, tmp_path, which):
     path = write(tmp_path / "r.jsonl", ["[1]\n", "{\n", '{"id": "q0", "total": 1}\n', *ROWS])
-    code, out, err = call("inspect", path, "--id", "q1")
+    code, out, err = call("inspect", path, *which)
     assert (code, out) == (2, "")
     assert [line.strip().split(": ")[0] for line in err.splitlines()[1:]] == ["line 1", "line 2", "line 3"]
     assert err.splitlines()[3].endswith("missing: 'modality', 'completion'")
