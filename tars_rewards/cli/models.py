@@ -42,21 +42,16 @@ def models(command: Models) -> int:
 def _show(rows: list[dict[str, Any]]) -> None:
     console = Console(highlight=False, markup=False)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in (
-        "family",
-        "model_type in config.json",
-        "beside text",
-        "train",
-        f"transformers {version('transformers')}",
-    ):
-        table.add_column(column, overflow="fold")
+    for column in ("family", "model_type", "takes", "train", f"transformers {version('transformers')}"):
+        table.add_column(column, no_wrap=column == "model_type", overflow="fold")
     for row in rows:
         train = "verl, OpenRLHF" if row["trainable"] else "–"
         there = "yes" if row["in_transformers"] else "no"
-        table.add_row(row["family"], row["model_type"], row["medium"], train, there)
+        table.add_row(row["family"], row["model_type"], f"text, {row['medium']}", train, there)
     console.print(table)
     console.print(
-        "All can be scored and sampled from; the column train says where they can be trained on what they hear. Tested are "
+        "model_type stands in a checkpoint's config.json. All can be scored and sampled from; the column train says where "
+        "they can be trained on what they hear. Tested are "
         "tiny random models of these families, not the published weights. For another model write a record and hand it to "
         "tars_rewards.speech.families.register_family, whose documentation says what goes in."
     )
