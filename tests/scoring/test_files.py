@@ -84,6 +84,21 @@ def test_a_row_for_every_completion(scorer, tmp_path):
     assert set(os.listdir(tmp_path)) == {"in.jsonl", "out.jsonl"}
 
 
+def test_a_term_of_ones_own_is_a_column(tmp_path):
+    def brevity(batch, reference):
+        from tars_rewards import TermValue
+
+        term = TermValue.nowhere(len(batch))
+        term.values[:], term.valid[:] = 0.5, True
+        return term
+
+    scorer = Scorer(None, config=TARSConfig(alpha=0, beta=0, terms={brevity: 2.0}))
+    scorer.score_file(write(tmp_path / "in.jsonl", [question(1)]), tmp_path / "out.parquet", progress=False)
+    rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [row["brevity"] for row in rows] == [0.5, 0.5, None]
+    assert [row["total"] for row in rows] == [2.5, 1.0, 1.5]
+
+
 def test_parquet_in_and_out_says_the_same_as_jsonl(scorer, tmp_path):
     import pyarrow as pa
 
