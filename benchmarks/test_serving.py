@@ -32,18 +32,24 @@ def test_throughput_is_nearly_that_of_offline_scoring(tiny, capsys):
     before = offline(model, rows, tiny, seconds=SECONDS / 3)
     with ServerProcess(model) as server:
         crowd(server.url, rows, tiny, clients=CLIENTS, seconds=min(5, SECONDS))  # warms up
+        used = server.metric("process_cpu_seconds_total")
         served = crowd(server.url, rows, tiny, clients=CLIENTS, seconds=SECONDS)
+        used = server.metric("process_cpu_seconds_total") - used
         server.signal()
         assert server.wait() == 0
     after = offline(model, rows, tiny, seconds=SECONDS / 3)
     check_crowd(served, before["rows"])
-    scored = statistics.median(before["rates"] + after["rates"])
-    answered = len(served["answers"]) / served["seconds"]
+    rates, answers = before["rates"] + after["rates"], len(served["answers"])
+    scored, answered = statistics.median(rates), answers / served["seconds"]
+    processor = statistics.median(before["processor_seconds"] + after["processor_seconds"])
+    lines = (
+        f"{2 * SAMPLES} completions a question; load average at the beginning {load:.1f}",
+        f"offline {scored:.1f} questions/s (median of {len(rates)} rounds of {QUESTIONS}), "
+        f"{1e3 * processor:.1f} ms of processor each",
+        f"served  {answered:.1f} questions/s to {CLIENTS} clients over {served['seconds']:.0f} s, "
+        f"{1e3 * used / answers:.1f} ms of processor each; {answers} answers, none lost, none wrong",
+        f"ratio   {answered / scored:.3f} of throughput, {processor * answers / used:.3f} by processor time",
+    )
     with capsys.disabled():
-        print(
-            f"\noffline {scored:.1f} questions/s (median of {len(before['rates'] + after['rates'])} rounds of {QUESTIONS}), "
-            f"served {answered:.1f} questions/s over {served['seconds']:.0f} s to {CLIENTS} clients, "
-            f"{len(served['answers'])} answers, none lost or wrong; ratio {answered / scored:.3f}; "
-            f"{2 * SAMPLES} completions a question; load average at the beginning {load:.1f}"
-        )
+        print("", *lines, sep="\n")
     assert answered >= GOAL * scored

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _BACKLOG = 2048
 _LAST_WRITES = 5  # seconds that answers get to reach their clients after the last was made
+_KEEP_ALIVE = 75  # seconds that a connection may be idle: clients that pool theirs close them sooner
 
 
 def run(scorer_factory: Callable[[], Scorer], settings: ServerSettings | None = None) -> int:
@@ -62,6 +63,7 @@ def run(scorer_factory: Callable[[], Scorer], settings: ServerSettings | None = 
         server_header=False,
         ws="none",
         backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=_LAST_WRITES,
     )
     server = _Server(config, service)

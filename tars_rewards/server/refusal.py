@@ -10,6 +10,9 @@ from tars_rewards.errors import AdapterError, HiddenStatesError, InputError, Rol
 
 _FIELD = re.compile(r"field '([^']+)': ")
 _FIELDS = re.compile(rf"(?:{_FIELD.pattern})+")
+# The rest of the body may not have been read, and of a stopping server a client must look for another: no more over this
+# connection.
+_UNREAD = (401, 408, 413, 415, 503)
 # What the sender of a question can change; every other error is the server's.
 _SENDERS = (InputError, RolloutError, ScoringError, AdapterError)
 

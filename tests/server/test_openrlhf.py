@@ -1,6 +1,5 @@
 """OpenRLHF's remote reward: what it sends is judged, and what comes back is what it reads."""
 
-import asyncio
 import json
 import types
 
@@ -113,37 +112,3 @@ def test_rewards_are_accuracy_and_format(scorer):
         assert unjudged.status_code == 422
         assert error(unjudged)[:2] == ("invalid", "labels[2]")
     assert scorer.batches == []  # no model is asked
-
-
-@pytest.mark.openrlhf
-def test_a_stock_executor_takes_the_reward(scorer, tiny):
-    """The executor, HTTP client and experience of OpenRLHF itself; only the text that vLLM would sample is given."""
-    from tars_rewards_openrlhf import cpu
-
-    cpu.install()
-    from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
-    from openrlhf.utils.agent import SingleTurnAgentExecutor
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(tiny / "text")
-    scorer.go.set()
-
-    class Engine:
-        async def generate(self, prompt_token_ids, sampling_params, multi_modal_data=None):
-            tokens = tokenizer(f"{RIGHT}<|im_end|>", add_special_tokens=False)["input_ids"]
-            output = types.SimpleNamespace(token_ids=tokens, logprobs=None, finish_reason="stop")
-            return types.SimpleNamespace(outputs=[output])
-
-    params = types.SimpleNamespace(max_tokens=50, logprobs=None)
-    with Served(scorer) as server:
-        executor = SingleTurnAgentExecutor([f"http://127.0.0.1:{server.port}/reward"])
-
-        async def main():
-            calls = [executor.execute(PROMPT, label, params, 400, tokenizer, Engine()) for label in ("4", "5")]
-            return await asyncio.gather(*calls)
-
-        right, wrong = asyncio.run(main())
-    experiences = [SamplesGenerator._process_response_into_experience(None, each) for each in (right, wrong)]
-    assert [each.rewards.item() for each in experiences] == [1.5, 0.5]
-    assert [each.scores.item() for each in experiences] == [1.0, 0.0]
-    assert [each.info["format"].item() for each in experiences] == [1.0, 1.0]

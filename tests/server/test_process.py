@@ -34,18 +34,11 @@ def statuses(answers):
     return [answer().status_code for answer in answers]
 
 
-def waiting(server):
-    page = httpx.get(f"{server.url}/metrics").text
-    return float(
-        next(line for line in page.splitlines() if line.startswith("tars_rewards_queue_questions ")).split()[1]
-    )
-
-
 def test_a_signal_lets_accepted_requests_finish_and_refuses_others():
     # One question a batch, half a second each: four requests are accepted and take two seconds.
     with ServerProcess(None, settings={"batch_questions": 1}, seconds_a_batch=0.5) as server:
         accepted = [in_thread(lambda index=index: post(server, question(index))) for index in range(4)]
-        until(lambda: waiting(server) == 3)
+        until(lambda: server.metric("tars_rewards_queue_questions") == 3)
         server.signal(signal.SIGTERM)
         server.expect("stopping")
         refused = post(server, question(9))
@@ -60,7 +53,7 @@ def test_a_signal_lets_accepted_requests_finish_and_refuses_others():
 def test_after_the_grace_period_what_is_left_is_answered_and_the_exit_code_tells():
     with ServerProcess(None, settings={"grace_seconds": 0.5}, seconds_a_batch=20) as server:
         answer = in_thread(lambda: post(server, question(0)))
-        until(lambda: "tars_rewards_batch_questions_count 1.0" in httpx.get(f"{server.url}/metrics").text)
+        until(lambda: server.metric("tars_rewards_batch_questions_count") == 1)
         server.signal()
         assert answer().status_code == 503
         assert server.wait(10) == 1
@@ -70,7 +63,7 @@ def test_after_the_grace_period_what_is_left_is_answered_and_the_exit_code_tells
 def test_a_second_signal_ends_it():
     with ServerProcess(None, settings={"grace_seconds": 60}, seconds_a_batch=60) as server:
         abandoned = in_thread(lambda: outcome(server))
-        until(lambda: "tars_rewards_batch_questions_count 1.0" in httpx.get(f"{server.url}/metrics").text)
+        until(lambda: server.metric("tars_rewards_batch_questions_count") == 1)
         server.signal()
         server.expect("stopping")
         server.signal()

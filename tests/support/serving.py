@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,12 @@ class ServerProcess:
                 return entry
         raise AssertionError(f"the server ended before {event!r}:\n{''.join(self.lines)}")
 
+    def metric(self, name: str) -> float:
+        """Value of a metric without labels."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=30) as page:
+            lines = page.read().decode().splitlines()
+        return float(next(line for line in lines if line.startswith(f"{name} ")).split()[1])
+
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
 
@@ -167,7 +174,8 @@ def offline(model: Path, rows: Sequence[Mapping[str, Any]], directory: Path, *, 
     """Score rows by the Python API in a process of its own, with the server's settings of torch.
 
     Returns:
-        ``rows``: flat rows of each question; ``rates``: questions a second, of each time that all were scored.
+        ``rows``: flat rows of each question; ``rates``, questions a second, and ``processor_seconds``, a question, of each
+        time that all were scored.
     """
     (directory / "offline.json").write_text(json.dumps({"model": str(model), "rows": list(rows), "seconds": seconds}))
     subprocess.run(
