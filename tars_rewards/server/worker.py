@@ -90,6 +90,8 @@ class Worker:
         except TARSError as error:  # concerns them all
             return [from_error(error, _name(item)) for item in items]
         except Exception as error:
+            if _is_accelerators(error):
+                raise
             if len(items) > 1:  # one of them may be the cause: it must not take the others down
                 return [outcome for item in items for outcome in self._score(scorer, [item])]
             return [_failed(error, _name(items[0]))]
@@ -136,6 +138,13 @@ def _judged(scorer: Scorer, item: Item, work: Judgement) -> BaseScore | Refusal:
         return from_error(error, f"labels[{item.index}]")
     except Exception as error:
         return _failed(error, f"query[{item.index}]")
+
+
+def _is_accelerators(error: Exception) -> bool:
+    """Whether the accelerator has failed: it then answers nothing more in this process, which must be started anew."""
+    import torch
+
+    return isinstance(error, getattr(torch, "AcceleratorError", ()))  # older versions have none
 
 
 def _failed(error: Exception, field: str) -> Refusal:

@@ -1,6 +1,7 @@
 """Concurrent requests: scored together, in bounds, each with its own answer; with a scorer that is held back."""
 
 import pytest
+import torch
 from served import Served, error, plain_scorer, question, until
 
 
@@ -173,6 +174,17 @@ def test_a_stopping_server_accepts_nothing_and_finishes_what_it_accepted(scorer)
         scorer.go.set()
         assert [ids(answer()) for answer in accepted] == [[["q0", "q0"]], [["q1", "q1"]]]
     assert scorer.scored() == ["q0", "q1"]
+
+
+def test_a_failed_accelerator_ends_the_service_and_nobody_waits_for_it(scorer):
+    with Served(scorer) as server:
+        answers = [held(server, scorer, question(0, prompt="break the accelerator")), server.later(question(1))]
+        until(lambda: server.waiting() == 1)
+        scorer.go.set()
+        assert [answer().status_code for answer in answers] == [503, 503]
+        assert server.client.get("/healthz").status_code == 500
+        assert server.client.get("/readyz").json() == {"status": "failed"}
+        assert isinstance(server.service.failure, torch.AcceleratorError)
 
 
 def test_a_request_without_questions_has_an_answer_without_rewards(scorer):

@@ -5,6 +5,7 @@ import threading
 import time
 
 import httpx
+import torch
 import uvicorn
 
 from tars_rewards import Scorer, TARSConfig
@@ -34,6 +35,8 @@ class HeldScorer(Scorer):
         assert self.go.wait(30)
         if any(each.prompt == "explode" for each in questions):
             raise ZeroDivisionError("as if by a defect")
+        if any(each.prompt == "break the accelerator" for each in questions):
+            raise torch.AcceleratorError("device-side assert triggered")
         return super().score_batch(questions)
 
     def scored(self):
