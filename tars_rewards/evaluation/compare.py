@@ -200,7 +200,11 @@ def _difference(
     test, p, only_first, only_arm = "paired bootstrap", found.p_over_questions, None, None
     if found.p_over_runs is not None:
         test, p = "questions and runs", found.p_over_runs
-    elif quantity != GAP and len(first) == len(second) == 1 and np.isin(np.concatenate([first, second]), (0.0, 1.0)).all():
+    elif (
+        quantity != GAP
+        and len(first) == len(second) == 1
+        and np.isin(np.concatenate([first, second]), (0.0, 1.0)).all()
+    ):
         only_first, only_arm, p = mcnemar(first[0] > 0.5, second[0] > 0.5)
         test = "exact McNemar"
     return PairedDifference(
