@@ -100,7 +100,7 @@ class QuestionBootstrap:
         >>> answers = QuestionBootstrap({"speech": np.repeat([1.0, 0.0], [130, 70])})
         >>> accuracy = answers.estimate(lambda mean: mean["speech"])
         >>> accuracy.value, round(accuracy.low, 2), round(accuracy.high, 2)
-        (0.65, 0.58, 0.72)
+        (0.65, 0.58, 0.71)
     """
 
     def __init__(

@@ -145,6 +145,14 @@ def test_json(runs):
     assert content["differences"][0]["over_runs"]["value"] == pytest.approx(comparison.differences[0].estimate.value)
 
 
+def test_names_are_shown_as_they_are(tmp_path):
+    """Square brackets are markup to rich."""
+    paths = [make_run(tmp_path / name, verdicts(1)) for name in ("a", "b", "c")]
+    text = printed(compare_runs(paths, arms=["[bold]a", "b[/]", "[red]"]))
+    for name in ("against [bold]a", "b[/]", "[red]"):
+        assert name in text
+
+
 def test_table(runs):
     text = printed(compare_runs([runs["base"], runs["tars1"], runs["other"]]))
     for words in (
@@ -179,7 +187,7 @@ def test_false_positives_and_power_of_the_whole():
             right = rng.random((2, 455)) < 1 / (1 + np.exp(-(hardness + np.array([[shift], [1.0]]))))
             return {"speech": right[0].astype(float), "text": right[1].astype(float)}
 
-        runs = [outcomes(name, answers(shift)) for name, shift in (("base", 0.0), ("same", 0.0), ("better", 0.9))]
+        runs = [outcomes(name, answers(shift)) for name, shift in (("base", 0.0), ("same", 0.0), ("better", 0.7))]
         comparison = compare_outcomes(runs, ["base", "same", "better"], QUICK)
         null += find(comparison, "same", "speech").p_holm <= 0.05
         found += find(comparison, "better", "speech").p_holm <= 0.05

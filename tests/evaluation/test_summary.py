@@ -100,7 +100,7 @@ def test_one_modality(tmp_path, modality):
     )
     assert missing == (None,) * 5
     assert summary.categories["law"].gap is None
-    Console(file=None, quiet=True).print(summary_table(summary))
+    assert "MRR" not in printed(summary)
 
 
 def test_speech_alone_with_a_backbone(run, tmp_path):
@@ -159,10 +159,25 @@ def test_json(run):
     assert summarize(run, resampling=Resampling(resamples=500, seed=3)) == summary
 
 
+def printed(summary):
+    console = Console(width=150)
+    with console.capture() as capture:
+        console.print(summary_table(summary))
+    return capture.get()
+
+
+def test_names_are_shown_as_they_are(run, tmp_path):
+    """Square brackets are markup to rich."""
+    run = make_run(
+        tmp_path / "[red]", {"text": [1], "speech": [1]}, categories=["[law]"], model="m[/]", benchmark="[b]x"
+    )
+    text = printed(summarize(run, backbone=run))
+    for words in ("m[/] on [b]x", "[law]", "[red]"):
+        assert words in text
+
+
 def test_table(run):
-    console = Console(width=120, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(summary_table(summarize(run)))
-    text = console.export_text()
+    text = printed(summarize(run))
     for words in ("tiny on obqa: 200 questions", "speech accuracy", "0.400", "gap (text - speech)", "0.300", "57.14"):
         assert words in text
     assert "MRR = 100 x spoken accuracy / 0.700, accuracy of own text" in text
