@@ -23,6 +23,7 @@ _KEPT_PROBLEMS = 1000  # of a file in which everything is wrong
 class Item(NamedTuple):
     """A good row and its question."""
 
+    where: str  #: "line 3" or "row 3"
     row: Row
     question: Question
 
@@ -43,6 +44,7 @@ class QuestionFile:
         self._parquet = parquet
         self._root = Path(".") if name == "-" else Path(name).parent
         self._task = task
+        self._first: dict[str, int] = {}  # all that is kept of a row: its id and number
 
     def check(self, bad: BadRows | None) -> Set[str]:
         """Look at every row.
@@ -58,36 +60,37 @@ class QuestionFile:
         """
         found = 0
         problems: list[str] = []
-        first: dict[str, str] = {}
         for row in read_rows(self._path, parquet=self._parquet):
-            _, complaints = self._read(row, first)
+            _, complaints = self._read(row)
             if not complaints:
                 continue
             found += len(complaints)
             room = _KEPT_PROBLEMS - len(problems)
-            problems += [f"{row.where}: {complaint}" for complaint in complaints[:room]]
+            problems += [f"{self._where(row)}: {complaint}" for complaint in complaints[:room]]
             if bad is not None:
-                bad.add(row, complaints)
+                bad.add(self._where(row), row.value, complaints)
         if found and bad is None:
             raise InputError(f"{self.name}: {found} problem{'s' * (found > 1)}; nothing was done:", problems)
-        if not first and not found:
+        if not self._first and not found:
             raise InputError(f"{self.name}: expected at least one question, got none")
-        return first.keys()
+        return self._first.keys()
 
     def items(self) -> Iterator[Item]:
         """The good rows with their questions."""
-        first: dict[str, str] = {}
         for row in read_rows(self._path, parquet=self._parquet):
-            question, complaints = self._read(row, first)
+            question, complaints = self._read(row)
             if question is not None and not complaints:
-                yield Item(row, question)
+                yield Item(self._where(row), row, question)
 
     @property
     def name(self) -> str:
         """How messages name the file."""
         return "standard input" if self._name == "-" else self._name
 
-    def _read(self, row: Row, first: dict[str, str]) -> tuple[Question | None, list[str]]:
+    def _where(self, row: Row) -> str:
+        return f"{'row' if self._parquet else 'line'} {row.number}"
+
+    def _read(self, row: Row) -> tuple[Question | None, list[str]]:
         if row.problem is not None:
             return None, [row.problem]
         try:
@@ -95,8 +98,9 @@ class QuestionFile:
             self._task.check(question)
         except InputError as error:
             return None, list(error.problems)
-        before = first.setdefault(question.id, row.where)
-        if before != row.where:
+        first = self._first.setdefault(question.id, row.number)
+        if first != row.number:
+            before = self._where(Row(first, None))
             return None, [f"field 'id': expected each id once, got {question.id!r}, which {before} has"]
         return question, []
 
