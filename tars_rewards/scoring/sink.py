@@ -138,8 +138,8 @@ class BadRows:
         count: Rows in it.
     """
 
-    def __init__(self, source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
-        beside = next((os.fspath(each) for each in (out, source) if each != "-"), None)
+    def __init__(self, source: str, out: str | os.PathLike[str]) -> None:
+        beside = next((os.fspath(each) for each in (out, source) if each not in ("-", "standard input")), None)
         if beside is None:
             raise InputError("bad rows go to a file beside the output; name one instead of '-', or do not skip them")
         self.path = Path(f"{beside}.bad.jsonl")

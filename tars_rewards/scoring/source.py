@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from tars_rewards.errors import InputError
 from tars_rewards.scoring.question import Question
@@ -27,21 +27,54 @@ class Item(NamedTuple):
     question: Question
 
 
-class QuestionFile:
-    """A file of questions, for one task.
+class RowSource(Protocol):
+    """Rows that are questions, as often as they are asked for."""
+
+    @property
+    def name(self) -> str:
+        """How messages name them."""
+
+    @property
+    def root(self) -> Path:
+        """Where relative paths of clips start."""
+
+    def rows(self) -> Iterator[Row]:
+        """All rows, from the first."""
+
+
+class FileRows:
+    """The rows of one file.
 
     Args:
-        name: The file, or "-": how messages name it, and where relative paths of clips start.
-        path: The file to be read.
-        parquet: Whether it is Parquet; else JSONL.
+        source: JSONL or Parquet.
+        copy: Where its content really is, as JSONL; None: there.
+
+    Raises:
+        InputError: The file is neither JSONL nor Parquet by its name.
+    """
+
+    def __init__(self, source: str | os.PathLike[str], copy: str | None = None) -> None:
+        given = os.fspath(source)
+        self.name = "standard input" if given == "-" else given
+        self.root = Path(".") if given == "-" else Path(given).parent
+        self._path = copy or given
+        self._parquet = copy is None and is_parquet(given)
+
+    def rows(self) -> Iterator[Row]:
+        """All rows, from the first."""
+        return read_rows(self._path, parquet=self._parquet)
+
+
+class QuestionFile:
+    """Questions for one task.
+
+    Args:
+        source: The rows that they are in.
         task: What the questions are for.
     """
 
-    def __init__(self, name: str, path: str, *, parquet: bool, task: Task[Any]) -> None:
-        self._name = name
-        self._path = path
-        self._parquet = parquet
-        self._root = Path(".") if name == "-" else Path(name).parent
+    def __init__(self, source: RowSource, task: Task[Any]) -> None:
+        self._source = source
         self._task = task
 
     def check(self, bad: BadRows | None) -> Set[str]:
@@ -59,7 +92,7 @@ class QuestionFile:
         found = 0
         problems: list[str] = []
         first: dict[str, str] = {}
-        for row in read_rows(self._path, parquet=self._parquet):
+        for row in self._source.rows():
             _, complaints = self._read(row, first)
             if not complaints:
                 continue
@@ -77,21 +110,21 @@ class QuestionFile:
     def items(self) -> Iterator[Item]:
         """The good rows with their questions."""
         first: dict[str, str] = {}
-        for row in read_rows(self._path, parquet=self._parquet):
+        for row in self._source.rows():
             question, complaints = self._read(row, first)
             if question is not None and not complaints:
                 yield Item(row, question)
 
     @property
     def name(self) -> str:
-        """How messages name the file."""
-        return "standard input" if self._name == "-" else self._name
+        """How messages name the questions."""
+        return self._source.name
 
     def _read(self, row: Row, first: dict[str, str]) -> tuple[Question | None, list[str]]:
         if row.problem is not None:
             return None, [row.problem]
         try:
-            question = Question.from_row(row.value, root=self._root)
+            question = Question.from_row(row.value, root=self._source.root)
             self._task.check(question)
         except InputError as error:
             return None, list(error.problems)
@@ -102,21 +135,20 @@ class QuestionFile:
 
 
 @contextmanager
-def open_questions(source: str | os.PathLike[str], task: Task[Any]) -> Iterator[QuestionFile]:
+def open_questions(source: str | os.PathLike[str] | RowSource, task: Task[Any]) -> Iterator[QuestionFile]:
     """The questions of a file; standard input is copied to the disk first, since it can be read only once.
 
     Args:
-        source: JSONL or Parquet, or "-": JSONL from standard input.
+        source: JSONL or Parquet, or "-": JSONL from standard input; or rows from elsewhere.
         task: What the questions are for.
 
     Raises:
         InputError: The file is neither JSONL nor Parquet by its name.
     """
-    name = os.fspath(source)
-    if name != "-":
-        yield QuestionFile(name, name, parquet=is_parquet(name), task=task)
+    if source != "-":
+        yield QuestionFile(FileRows(source) if isinstance(source, str | os.PathLike) else source, task)
         return
     with tempfile.NamedTemporaryFile(suffix=".jsonl") as copy:
         shutil.copyfileobj(sys.stdin.buffer, copy)
         copy.flush()
-        yield QuestionFile(name, copy.name, parquet=False, task=task)
+        yield QuestionFile(FileRows("-", copy.name), task)
