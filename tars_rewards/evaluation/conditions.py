@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 _FRAME = SAMPLING_RATE // 50  # 20 ms
-_PAUSE = 40.0  # dB that a frame of a pause is below the loudest one
+_PAUSE = 30.0  # dB that a frame of a pause is below the loudest one
 _SLOWEST, _FASTEST = 0.5, 2.0
 
 
@@ -105,7 +105,7 @@ def active_power(samples: Float[np.ndarray, " samples"]) -> float:
         samples: At the package's sampling rate.
 
     Returns:
-        Mean square of the samples in frames of 20 ms that are at most 40 dB below the loudest one; 0 for silence.
+        Mean square of the samples in frames of 20 ms that are at most 30 dB below the loudest one; 0 for silence.
     """
     whole = np.pad(np.asarray(samples, dtype=np.float64), (0, -len(samples) % _FRAME))
     lengths = np.full(len(whole) // _FRAME, float(_FRAME))
