@@ -104,7 +104,7 @@ def open_benchmark(name: str | os.PathLike[str], data: str | os.PathLike[str] | 
         return BenchmarkRows(BENCHMARKS[given], _download(BENCHMARKS[given]) if data is None else Path(data))
     if Path(given).suffix.lower() not in (*JSONL, *PARQUET):
         close = difflib.get_close_matches(given.lower(), ["openbookqa", *BENCHMARKS], n=1, cutoff=0.5)
-        hint = f"; did you mean {close[0].replace('openbookqa', 'obqa')!r}?" if close else ""
+        hint = f"; did you mean {close[0].replace('openbookqa', 'obqa')!r}?" if close else "."
         raise ConfigError(
             f"unknown benchmark {given!r}{hint} Known are {' and '.join(BENCHMARKS)}, or give a file of questions "
             f"({', '.join((*JSONL, *PARQUET))})"

@@ -48,7 +48,7 @@ class _QuestionError(ScoringError):
 
 
 class _Request(NamedTuple):
-    index: int  # of the question
+    number: int  # of the question
     modality: str
     body: dict[str, Any]
 
@@ -126,9 +126,9 @@ class EndpointEngine:
         found: list[dict[str, list[Generated]]] = [{modality: [] for modality in modalities} for _ in questions]
         for request, answer in zip(requests, self._ask_all(requests), strict=True):
             if isinstance(answer, TARSError):
-                errors.setdefault(request.index, about(questions[request.index], answer))
+                errors.setdefault(request.number, about(questions[request.number], answer))
             else:
-                found[request.index][request.modality].append(answer)
+                found[request.number][request.modality].append(answer)
         return [errors.get(index, completions) for index, completions in enumerate(found)]
 
     def _requests(

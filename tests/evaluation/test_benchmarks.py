@@ -124,7 +124,7 @@ def test_a_bad_row_is_a_problem_of_that_row(tmp_path, changes, expected):
 
 
 def test_an_unknown_benchmark(tmp_path):
-    with pytest.raises(ConfigError, match="unknown benchmark 'mmus'; did you mean 'mmsu'. Known are mmsu and obqa"):
+    with pytest.raises(ConfigError, match=r"unknown benchmark 'mmus'; did you mean 'mmsu'\? Known are mmsu and obqa"):
         open_benchmark("mmus")
     with pytest.raises(ConfigError, match="did you mean 'obqa'"):
         open_benchmark("openbookqa")
@@ -169,7 +169,9 @@ def test_a_hub_out_of_reach_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ConfigError, match="mmsu cannot be had from the Hugging Face hub .* name their directory by data"):
+    with pytest.raises(
+        ConfigError, match=r"mmsu cannot be had from the Hugging Face hub .* name their directory by data"
+    ):
         open_benchmark("mmsu")
 
 

@@ -93,7 +93,7 @@ def test_between_ratios_the_noise_differs_by_its_level():
 
 
 def test_what_would_be_clipped_is_made_quieter_as_a_whole():
-    samples, sounding = bursts(amplitude=0.9, pause=0.5)
+    samples, _ = bursts(amplitude=0.9, pause=0.5)
     noisy = heard(Condition(snr_db=0), samples)
     assert np.abs(noisy).max() == pytest.approx(1.0, abs=1e-6)
     assert np.sum(np.abs(noisy) > 0.9999) == 1  # one peak, not a flat top
@@ -155,7 +155,7 @@ def test_names_tell_conditions_apart():
 
 
 def test_silence_has_no_ratio():
-    with pytest.raises(AdapterError, match="clip a.wav is silent, so that no noise has a ratio to it"):
+    with pytest.raises(AdapterError, match=r"clip a\.wav is silent, so that no noise has a ratio to it"):
         Condition(snr_db=10).apply({"path": "a.wav", "array": np.zeros(800), "sampling_rate": RATE}, "q1")
 
 

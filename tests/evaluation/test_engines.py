@@ -175,7 +175,7 @@ def test_nobody_there():
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
         nobody = EndpointEngine(url, "tiny", deadline=0.3, backoff=0.05)
-        with pytest.raises(ScoringError, match="ConnectError.*is the endpoint up"):
+        with pytest.raises(ScoringError, match=r"ConnectError.*is the endpoint up"):
             nobody.complete([question()], ["text"], GREEDY)
 
 
