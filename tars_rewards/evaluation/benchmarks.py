@@ -16,7 +16,9 @@ Ids of questions are those of the paper's evaluation: ``ori_mmlu-jurisprudence_8
 
 from __future__ import annotations
 
+import bisect
 import difflib
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -133,20 +135,21 @@ class BenchmarkRows:
         self._benchmark = benchmark
         self._files = _parquet_files(benchmark, data)
         self.root = self._files[0].parent
-        for file in self._files:
-            _check_schema(file, benchmark)
+        self._ends = list(itertools.accumulate(_checked_rows(file, benchmark) for file in self._files))
 
     def rows(self) -> Iterator[Row]:
         """All rows, from the first."""
-        number = 0
-        for file in self._files:
-            for row in read_rows(file, parquet=True):
-                where = f"{file.name}, {row.where}"
-                try:
-                    yield Row(where, self._benchmark.question(row.value, number))
-                except InputError as error:
-                    yield Row(where, row.value, "; ".join(error.problems))
-                number += 1
+        every = itertools.chain.from_iterable(read_rows(file, parquet=True) for file in self._files)
+        for number, row in enumerate(every, start=1):
+            try:
+                yield Row(number, self._benchmark.question(row.value, number - 1))
+            except InputError as error:
+                yield Row(number, row.value, "; ".join(error.problems))
+
+    def where(self, number: int) -> str:
+        """How messages name a row: by its file, and its place in there."""
+        file = bisect.bisect_left(self._ends, number)
+        return f"{self._files[file].name}, row {number - (self._ends[file - 1] if file else 0)}"
 
 
 def _parquet_files(benchmark: Benchmark, data: Path) -> Sequence[Path]:
@@ -162,12 +165,14 @@ def _parquet_files(benchmark: Benchmark, data: Path) -> Sequence[Path]:
     return files
 
 
-def _check_schema(path: Path, benchmark: Benchmark) -> None:
+def _checked_rows(path: Path, benchmark: Benchmark) -> int:
+    """Number of rows of a file that has the benchmark's columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        schema = pq.read_schema(path)
+        with pq.ParquetFile(path) as file:
+            schema, rows = file.schema_arrow, int(file.metadata.num_rows)
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"{path} cannot be read as Parquet: {error}") from error
     problems = []
@@ -182,6 +187,7 @@ def _check_schema(path: Path, benchmark: Benchmark) -> None:
             "another benchmark of the same name? Make a file of questions of it, or take VoiceBench's:",
             problems,
         )
+    return rows
 
 
 _EXPECTED = {"audio": "struct<bytes: binary, path: string>", "text": "string", "integer": "int64"}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
-from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 from tars_rewards.errors import ConfigError
@@ -80,22 +78,3 @@ def read_completion(content: bytes) -> Generated | None:
         raise ValueError(f"a message whose content is no text but {type(text).__name__}")
     counted = isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0
     return Generated(text, truncated=reason == "length", tokens=tokens if counted else None)
-
-
-def retry_after(value: str | None) -> float:
-    """Seconds that a `Retry-After` header asks to wait: it holds a number of them, or a date. 0 if it says neither.
-
-    Example:
-        >>> retry_after("2"), retry_after(None), retry_after("Wed, 21 Oct 2015 07:28:00 GMT")
-        (2.0, 0.0, 0.0)
-    """
-    if value is None:
-        return 0.0
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return 0.0

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import xxhash
 
+from tars_rewards.embedding_answer import retry_after
 from tars_rewards.errors import ConfigError, MissingDependencyError, ScoringError, TARSError
 from tars_rewards.evaluation.conditions import within_full_scale
-from tars_rewards.evaluation.endpoint_answer import chat_url, key_variable, read_completion, retry_after
+from tars_rewards.evaluation.endpoint_answer import chat_url, key_variable, read_completion
 from tars_rewards.evaluation.engine import SPEECH, Completions, Generated
 from tars_rewards.scoring.question import Question
 from tars_rewards.scoring.sampling import Sampling

@@ -216,7 +216,7 @@ class _First:
     """The first rows of a source."""
 
     def __init__(self, source: RowSource, count: int) -> None:
-        self.name, self.root = source.name, source.root
+        self.name, self.root, self.where = source.name, source.root, source.where
         self._source, self._count = source, count
 
     def rows(self) -> Iterator[Row]:

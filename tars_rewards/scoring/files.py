@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 from tqdm import tqdm
@@ -17,7 +16,7 @@ from tars_rewards.errors import InputError, ScoringError, TARSError
 from tars_rewards.scoring.sink import BadRows, OutputFile, Sink, StandardOutput
 from tars_rewards.scoring.source import Item, QuestionFile, RowSource, open_questions
 from tars_rewards.scoring.tasks import Task
-from tars_rewards.scoring.work import CHUNK
+from tars_rewards.scoring.work import paced
 
 
 @dataclass(frozen=True)
@@ -95,19 +94,17 @@ def process(
 
 def _work(task: Task[Any], questions: QuestionFile, sink: Sink, bad: BadRows | None, bar: Any) -> None:
     """Do what is not done yet."""
-    items = questions.items()
-    while chunk := list(islice(items, CHUNK)):
-        todo = [item for item in chunk if not sink.has(item.question.id, item.row.value)]
+    for todo in paced(item for item in questions.items() if not sink.has(item.question.id, item.row.value)):
         failed: list[tuple[Item, TARSError]] = []
         for item, result in zip(todo, task.run([item.question for item in todo]), strict=True):
             if not isinstance(result, TARSError):
                 sink.add(item.question.id, item.row.value, task.rows(result))
             elif bad is not None:
-                bad.add(item.row, [str(result)])
+                bad.add(item.where, item.row.value, [str(result)])
             else:
                 failed.append((item, result))
             bar.update()
         if failed:
-            problems = [f"{item.row.where}: {error}" for item, error in failed]
+            problems = [f"{item.where}: {error}" for item, error in failed]
             kind = InputError if all(isinstance(error, InputError) for _, error in failed) else ScoringError
             raise kind(f"{questions.name}, " + "\n".join(problems)) from failed[0][1]

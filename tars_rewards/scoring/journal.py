@@ -33,7 +33,7 @@ class Journal:
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
-        self._done: dict[str, str] = {}
+        self._done: dict[str, int] = {}
         header = {"format": _FORMAT, "settings": json.loads(dump(settings))}
         if path.exists() and path.stat().st_size:
             self._continue(header)
@@ -123,6 +123,6 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def fingerprint(row: Any) -> str:
+def fingerprint(row: Any) -> int:
     """Hash of a question's input row."""
-    return xxhash.xxh3_64_hexdigest(json.dumps(row, sort_keys=True, default=repr).encode())
+    return xxhash.xxh3_64_intdigest(json.dumps(row, sort_keys=True, default=repr).encode())

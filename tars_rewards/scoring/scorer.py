@@ -15,12 +15,14 @@ from tars_rewards.scoring.preparation import Preparation
 from tars_rewards.scoring.question import Question
 from tars_rewards.scoring.rows import ScoredQuestion, select
 from tars_rewards.scoring.sampling import Sampling
-from tars_rewards.scoring.work import Piece, Work, about, chunks, completed, distinct_ids
+from tars_rewards.scoring.work import Piece, Work, about, completed, distinct_ids, paced
 
 if TYPE_CHECKING:
     from tars_rewards.protocol import Embedder
     from tars_rewards.scoring.files import FileReport
     from tars_rewards.speech.model import SpeechModel
+
+_SAMPLING = 8  # times the token budget: all that sampling keeps of a token is its keys and values
 
 
 class Scorer:
@@ -76,6 +78,7 @@ class Scorer:
         self.system = system
         self.instruction = instruction
         self._budget = TokenBudget(token_budget)
+        self._sampling_budget = TokenBudget(_SAMPLING * token_budget)
 
     @property
     def config(self) -> TARSConfig:
@@ -95,7 +98,7 @@ class Scorer:
             InputError: A question cannot be read; the field is named.
             ScoringError: A question cannot be scored; those before it have been yielded.
         """
-        for chunk in chunks(questions):
+        for chunk in paced(map(Question.from_row, questions)):
             for scored in self.score_batch(chunk):
                 if isinstance(scored, TARSError):
                     raise scored
@@ -156,7 +159,7 @@ class Scorer:
         """
         sampling = Sampling(n, temperature, top_p, max_new_tokens, seed)
         self.required_model()
-        for chunk in chunks(questions):
+        for chunk in paced(map(Question.from_row, questions)):
             for sampled in self.sample_batch(chunk, sampling):
                 if isinstance(sampled, TARSError):
                     raise sampled
@@ -190,7 +193,7 @@ class Scorer:
             ]
         lengths = [len(draw.prompt.token_ids) + sampling.max_new_tokens for draw in draws]
         try:
-            drawn = iter(self._budget.run(draws, lengths, lambda batch: sample(model, batch, sampling)))
+            drawn = iter(self._sampling_budget.run(draws, lengths, lambda batch: sample(model, batch, sampling)))
         finally:
             model.forget()
         for index, each in enumerate(results):

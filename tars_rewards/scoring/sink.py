@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from tars_rewards.errors import InputError
 from tars_rewards.scoring.journal import Journal
-from tars_rewards.scoring.tables import Row, dump, is_parquet, write_rows
+from tars_rewards.scoring.tables import dump, is_parquet, write_rows
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -146,11 +146,11 @@ class BadRows:
         self.count = 0
         self._file: TextIO | None = None
 
-    def add(self, row: Row, problems: Sequence[str]) -> None:
+    def add(self, where: str, row: Any, problems: Sequence[str]) -> None:
         """Put a row there."""
         if self._file is None:
             self._file = open(self.path, "w", encoding="utf-8")  # noqa: SIM115 - closed by close()
-        self._file.write(dump({"where": row.where, "problems": list(problems), "row": row.value}) + "\n")
+        self._file.write(dump({"where": where, "problems": list(problems), "row": row}) + "\n")
         self._file.flush()
         self.count += 1
 

@@ -23,6 +23,7 @@ _KEPT_PROBLEMS = 1000  # of a file in which everything is wrong
 class Item(NamedTuple):
     """A good row and its question."""
 
+    where: str  #: such as "line 3"
     row: Row
     question: Question
 
@@ -39,7 +40,10 @@ class RowSource(Protocol):
         """Where relative paths of clips start."""
 
     def rows(self) -> Iterator[Row]:
-        """All rows, from the first."""
+        """All rows, from the first; their numbers ascend."""
+
+    def where(self, number: int) -> str:
+        """How messages name a row."""
 
 
 class FileRows:
@@ -64,6 +68,10 @@ class FileRows:
         """All rows, from the first."""
         return read_rows(self._path, parquet=self._parquet)
 
+    def where(self, number: int) -> str:
+        """How messages name a row."""
+        return f"{'row' if self._parquet else 'line'} {number}"
+
 
 class QuestionFile:
     """Questions for one task.
@@ -76,6 +84,7 @@ class QuestionFile:
     def __init__(self, source: RowSource, task: Task[Any]) -> None:
         self._source = source
         self._task = task
+        self._first: dict[str, int] = {}  # all that is kept of a row: its id and number
 
     def check(self, bad: BadRows | None) -> Set[str]:
         """Look at every row.
@@ -91,36 +100,34 @@ class QuestionFile:
         """
         found = 0
         problems: list[str] = []
-        first: dict[str, str] = {}
         for row in self._source.rows():
-            _, complaints = self._read(row, first)
+            _, complaints = self._read(row)
             if not complaints:
                 continue
             found += len(complaints)
             room = _KEPT_PROBLEMS - len(problems)
-            problems += [f"{row.where}: {complaint}" for complaint in complaints[:room]]
+            problems += [f"{self._source.where(row.number)}: {complaint}" for complaint in complaints[:room]]
             if bad is not None:
-                bad.add(row, complaints)
+                bad.add(self._source.where(row.number), row.value, complaints)
         if found and bad is None:
             raise InputError(f"{self.name}: {found} problem{'s' * (found > 1)}; nothing was done:", problems)
-        if not first and not found:
+        if not self._first and not found:
             raise InputError(f"{self.name}: expected at least one question, got none")
-        return first.keys()
+        return self._first.keys()
 
     def items(self) -> Iterator[Item]:
         """The good rows with their questions."""
-        first: dict[str, str] = {}
         for row in self._source.rows():
-            question, complaints = self._read(row, first)
+            question, complaints = self._read(row)
             if question is not None and not complaints:
-                yield Item(row, question)
+                yield Item(self._source.where(row.number), row, question)
 
     @property
     def name(self) -> str:
         """How messages name the questions."""
         return self._source.name
 
-    def _read(self, row: Row, first: dict[str, str]) -> tuple[Question | None, list[str]]:
+    def _read(self, row: Row) -> tuple[Question | None, list[str]]:
         if row.problem is not None:
             return None, [row.problem]
         try:
@@ -128,8 +135,9 @@ class QuestionFile:
             self._task.check(question)
         except InputError as error:
             return None, list(error.problems)
-        before = first.setdefault(question.id, row.where)
-        if before != row.where:
+        first = self._first.setdefault(question.id, row.number)
+        if first != row.number:
+            before = self._source.where(first)
             return None, [f"field 'id': expected each id once, got {question.id!r}, which {before} has"]
         return question, []
 

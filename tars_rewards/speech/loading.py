@@ -63,6 +63,8 @@ def checkpoint_family(path: str) -> SpeechModelFamily:
         config, _ = PreTrainedConfig.get_config_dict(path)
     except (OSError, ValueError) as error:  # a name that can be none on the hub is a ValueError
         raise ConfigError(_unreachable(path, error)) from error
+    if not config:
+        raise ConfigError(_unreachable(path, FileNotFoundError("it has no config.json")))
     return family_of(config.get("model_type"))
 
 

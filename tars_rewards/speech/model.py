@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from jinja2 import TemplateError
 
 from tars_rewards.errors import AdapterError, UnsupportedConfigError
 from tars_rewards.speech.family import Message, SpeechModelFamily, render
@@ -137,7 +138,8 @@ class SpeechModel:
 
         Raises:
             AdapterError: Not exactly one of question and media is given; the clip or image cannot be read or encoded
-                whole; a text has a token that means something in a prompt only.
+                whole; a text has a token that means something in a prompt only; the checkpoint's chat template or
+                processor refuses the conversation.
         """
         if (question is None) == (media is None):
             raise AdapterError(
@@ -152,7 +154,13 @@ class SpeechModel:
         content += [{"type": "text", "text": text}] if text else []
         turn: Message = {"role": "user", "content": content}
         before: list[Message] = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
-        made = dict(self.family.inputs(self.family, self.processor, [*before, turn], loaded))
+        try:
+            made = dict(self.family.inputs(self.family, self.processor, [*before, turn], loaded))
+        except (ValueError, TemplateError) as error:
+            raise AdapterError(
+                f"{self.family.name}'s chat template or processor refuses the prompt (system turn: {system!r}, text: {text!r}, "
+                f"{medium}: {'no' if media is None else 'yes'}): {error}"
+            ) from error
         token_ids = tuple(torch.as_tensor(made["input_ids"])[0].tolist())
         if media is not None and self._placeholder not in token_ids:
             raise AdapterError(

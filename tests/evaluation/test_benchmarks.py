@@ -36,7 +36,7 @@ def test_mmsu_is_read_from_its_files(tmp_path):
     assert found[1].prompt == voicebench.QUESTION.format(1)
     samples, _ = soundfile.read(io.BytesIO(voicebench.tone(1)), dtype="float32")
     np.testing.assert_array_equal(load_waveform(found[1].audio), samples)
-    assert [row.where for row in source.rows()][-1] == "physics-00000-of-00001.parquet, row 2"
+    assert [source.where(row.number) for row in source.rows()][-1] == "physics-00000-of-00001.parquet, row 2"
 
 
 def test_openbookqa_is_read_from_its_file(tmp_path):
@@ -117,9 +117,10 @@ def test_a_column_of_another_kind_is_named(tmp_path, column, kind, value, expect
 )
 def test_a_bad_row_is_a_problem_of_that_row(tmp_path, changes, expected):
     path = write(tmp_path / "law.parquet", [mmsu_row(0), mmsu_row(1, **changes)], MMSU)
-    good, bad = open_benchmark("mmsu", path).rows()
+    source = open_benchmark("mmsu", path)
+    good, bad = source.rows()
     assert good.problem is None
-    assert bad.where == "law.parquet, row 2"
+    assert source.where(bad.number) == "law.parquet, row 2"
     assert expected in bad.problem
 
 

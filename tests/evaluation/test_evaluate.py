@@ -1,7 +1,6 @@
-"""The whole run: rows, judgement, resumption after a kill, conditions, bad questions, both engines."""
+"""The whole run: rows, judgement, conditions, what the directory holds, both engines."""
 
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -9,54 +8,16 @@ from dataclasses import replace
 
 import pytest
 import voicebench
-from chat_server import ChatServer, Reply, clip, completion, user_turn
-from voicebench import MMSU, mmsu_row, write, write_mmsu, write_openbookqa
+from chat_server import Reply, clip, completion, user_turn
+from evaluating import identities, own_file, results
+from voicebench import write_openbookqa
 
-from tars_rewards.errors import ConfigError, InputError, ScoringError
-from tars_rewards.evaluation import evaluate
+from tars_rewards.errors import ConfigError
 from tars_rewards.evaluation.benchmarks import REASONING_PROMPT
 from tars_rewards.evaluation.evaluate import run
 from tars_rewards.evaluation.records import read_info, read_results
-from tars_rewards.evaluation.settings import EvaluationSettings
-from tars_rewards.scoring.work import CHUNK
 
 RIGHT = "<think>so</think><answer>The answer is B.</answer>"
-
-
-@pytest.fixture
-def server():
-    with ChatServer() as made:
-        yield made
-
-
-@pytest.fixture
-def settings(server, tmp_path):
-    return EvaluationSettings(
-        model="tiny",
-        benchmark="mmsu",
-        data=str(write_mmsu(tmp_path / "data")),
-        out=str(tmp_path / "run"),
-        url=server.url,
-        max_new_tokens=64,
-        progress=False,
-    )
-
-
-def results(directory):
-    return [json.loads(line) for line in (directory / "results.jsonl").read_text().splitlines()]
-
-
-def identities(rows):
-    return [(row["id"], row["modality"], row["sample_id"]) for row in rows]
-
-
-def own_file(path, count, **changes):
-    (path.parent / "clip.wav").write_bytes(voicebench.tone())
-    rows = [
-        {"id": f"q{n}", "prompt": f"Question {n}?", "audio": "clip.wav", "answer": "B", **changes} for n in range(count)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
 
 
 def test_a_row_for_every_question_and_modality(settings, server, tmp_path):
@@ -225,217 +186,9 @@ def test_every_ratio_has_a_directory_and_the_written_questions_are_answered_once
     assert order[0] == order[1] == order[2]
 
 
-def test_ratios_that_are_done_are_not_done_again(settings, server, tmp_path):
-    run(replace(settings, snr=(20, 10)))
-    before = len(server.requests)
-    first, second, third = run(replace(settings, snr=(20, 10, 0)))
-    assert len(server.requests) - before == 5
-    assert (first.resumed, second.resumed, third.resumed) == (5, 5, 0)
-
-
 def test_speed_makes_clips_shorter(settings, server, tmp_path):
     run(replace(settings, speed=1.25, modality="speech"))
     assert {len(clip(request)[0]) for request in server.requests} == {6400}
-
-
-def test_a_run_that_is_complete_is_summarized_again_only(settings, server, tmp_path):
-    run(settings)
-    rows, requests = results(tmp_path / "run"), len(server.requests)
-    (tmp_path / "run/summary.json").unlink()
-    [evaluation] = run(settings)
-    assert (evaluation.questions, evaluation.resumed) == (5, 5)
-    assert (results(tmp_path / "run"), len(server.requests)) == (rows, requests)
-    assert (tmp_path / "run/summary.json").exists()
-
-
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"model": "other"}, "model: 'tiny' then, 'other' now"),
-        ({"system": "Be brief."}, "system:"),
-        ({"temperature": 0.5}, "sampling:"),
-        ({"answer_extractor": "voicebench"}, "extractor: 'tags' then, 'voicebench' now"),
-        ({"snr": (10,)}, "condition:"),
-        ({"limit": 2}, "limit: None then, 2 now"),
-        ({"modality": "text"}, "modalities:"),
-    ],
-)
-@pytest.mark.parametrize("complete", [True, False])
-def test_other_settings_refuse_to_continue(settings, server, tmp_path, changes, named, complete):
-    if not complete:
-        server.script = [Reply(404, "gone")]
-        with pytest.raises(ScoringError):
-            run(settings)
-        server.script = []
-    else:
-        run(settings)
-    requests = len(server.requests)
-    with pytest.raises(InputError, match="run with other settings") as caught:
-        run(replace(settings, **changes))
-    assert [problem.startswith(named) for problem in caught.value.problems] == [True]
-    assert len(server.requests) == requests
-    run(replace(settings, **changes, overwrite=True))
-    [row, *_] = results(tmp_path / "run")
-    assert row["id"] == "ori_mmlu-jurisprudence_880"
-
-
-def test_an_endpoint_that_goes_away_loses_nothing(settings, server, tmp_path):
-    source = own_file(tmp_path / "own.jsonl", 2 * CHUNK)
-    settings = replace(settings, benchmark=source, data=None)
-    server.always = lambda request: Reply(401, "go away") if "Question 40" in str(user_turn(request)) else None
-    with pytest.raises(ScoringError, match="status 401"):
-        run(settings)
-    assert not (tmp_path / "run/results.jsonl").exists()
-    server.always = None
-    requests = len(server.requests)
-    [evaluation] = run(settings)
-    assert evaluation.resumed == CHUNK
-    assert len(server.requests) - requests == 2 * CHUNK
-    assert len(set(identities(results(tmp_path / "run")))) == len(results(tmp_path / "run")) == 4 * CHUNK
-
-
-def test_a_killed_process_loses_and_doubles_nothing(settings, server, tmp_path):
-    source = own_file(tmp_path / "own.jsonl", 4 * CHUNK)
-    server.delay = 0.005
-    program = (
-        "from tars_rewards.evaluation.evaluate import run\n"
-        "from tars_rewards.evaluation.settings import EvaluationSettings\n"
-        f"[made] = run(EvaluationSettings(model='tiny', benchmark={source!r}, out={settings.out!r}, url={server.url!r},\n"
-        "    concurrency=2, backbone=None))\n"
-        "print(made.resumed)\n"
-    )
-    journal = tmp_path / "run/results.jsonl.partial"
-    killed = 0
-    for wanted in (CHUNK, 2 * CHUNK):
-        process = subprocess.Popen(
-            [sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        end = time.monotonic() + 120
-        while time.monotonic() < end and (not journal.exists() or journal.read_bytes().count(b"\n") < 1 + wanted):
-            assert process.poll() is None
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        killed += 1
-        assert not (tmp_path / "run/results.jsonl").exists()
-    with journal.open("ab") as file:
-        file.write(b'{"id": "q1')  # as of a process that is killed while it writes
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert 2 * CHUNK <= int(done.stdout) < 4 * CHUNK
-    assert "question/s" in done.stderr
-    rows = results(tmp_path / "run")
-    assert identities(rows) == [(f"q{n}", modality, 0) for n in range(4 * CHUNK) for modality in ("speech", "text")]
-    # Nothing was asked twice but what was under way when the process died.
-    assert len(server.requests) <= 8 * CHUNK + killed * 2 * CHUNK
-
-
-def test_a_kill_between_the_results_and_the_end(settings, server, tmp_path, monkeypatch):
-    """The moments at which the files of a run appear, one by one."""
-
-    def stop(*_, **__):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(evaluate, "write_json", stop)  # before run.json
-        with pytest.raises(KeyboardInterrupt):
-            run(settings)
-    assert not (tmp_path / "run/results.jsonl").exists()
-    with monkeypatch.context() as patched:
-        patched.setattr(evaluate, "summarize", stop)  # before summary.json
-        with pytest.raises(KeyboardInterrupt):
-            run(settings)
-    assert (tmp_path / "run/results.jsonl").exists()
-    run(settings)
-    assert len(server.requests) == 10
-    assert (tmp_path / "run/summary.json").exists()
-
-
-def bad_mmsu(tmp_path):
-    rows = [
-        mmsu_row(0),
-        mmsu_row(1, audio={"bytes": b"no sound", "path": None}),
-        mmsu_row(2, reference="E"),
-        mmsu_row(3, audio=None),
-        mmsu_row(0),
-        mmsu_row(5, prompt=""),
-    ]
-    return str(write(tmp_path / "bad/law.parquet", rows, MMSU))
-
-
-def test_bad_questions_are_all_told_before_anything_is_asked(settings, server, tmp_path):
-    with pytest.raises(InputError, match="5 problems; nothing was done") as caught:
-        run(replace(settings, data=bad_mmsu(tmp_path)))
-    assert [problem.partition("expected")[0] for problem in caught.value.problems[1:]] == [
-        "law.parquet, row 3: column 'reference': ",
-        "law.parquet, row 4: field 'audio': ",
-        "law.parquet, row 5: field 'id': ",
-        "law.parquet, row 6: field 'prompt': ",
-    ]
-    assert caught.value.problems[0].startswith("law.parquet, row 2: field 'audio': clip given as bytes")
-    assert server.requests == []
-
-
-def test_bad_questions_can_be_left_out_and_are_named(settings, server, tmp_path, caplog):
-    server.always = lambda request: Reply(400, "too long") if "What is 6" in str(user_turn(request)) else None
-    bad_mmsu(tmp_path)
-    write(tmp_path / "bad/physics.parquet", [mmsu_row(6), mmsu_row(7)], MMSU)
-    [evaluation] = run(replace(settings, data=str(tmp_path / "bad"), skip_bad=True))
-    assert (evaluation.questions, evaluation.bad) == (2, 6)
-    assert {row["id"] for row in results(tmp_path / "run")} == {
-        "ori_mmlu-jurisprudence_880", "ori_mmlu-jurisprudence_887",
-    }  # fmt: skip
-    left_out = [json.loads(line) for line in open(evaluation.bad_file)]
-    assert [each["where"] for each in left_out] == [
-        *[f"law.parquet, row {n}" for n in (2, 3, 4, 5, 6)], "physics.parquet, row 1",
-    ]  # fmt: skip
-    assert "status 400: 'too long'" in left_out[-1]["problems"][0]
-    [again] = run(replace(settings, data=str(tmp_path / "bad"), skip_bad=True))
-    assert (again.questions, again.resumed, again.bad, again.bad_file) == (2, 2, 6, evaluation.bad_file)
-    assert "mmsu has 3074 questions, and 2 have results (6 were left out as bad)" in caplog.text
-
-
-def test_a_question_that_was_bad_once_is_not_for_good(settings, server, tmp_path, monkeypatch):
-    def stop(_):
-        raise KeyboardInterrupt
-
-    settings = replace(settings, skip_bad=True)
-    server.always = lambda request: Reply(400, "busy") if "What is 1 " in str(user_turn(request)) else None
-    with monkeypatch.context() as patched:
-        patched.setattr(evaluate.RunDirectory, "finish", stop)
-        with pytest.raises(KeyboardInterrupt):
-            run(settings)
-    bad = tmp_path / "run/results.jsonl.bad.jsonl"
-    assert bad.read_text().count("\n") == 1
-    server.always = None
-    [evaluation] = run(settings)
-    assert (evaluation.questions, evaluation.resumed, evaluation.bad, evaluation.bad_file) == (5, 4, 0, None)
-    assert not bad.exists()
-
-
-def test_a_question_without_an_answer(settings, tmp_path):
-    source = own_file(tmp_path / "own.jsonl", 1, answer=None)
-    with pytest.raises(InputError, match=r"line 1: field 'answer': expected a right answer .*, got None"):
-        run(replace(settings, benchmark=source, data=None))
-
-
-def test_a_clip_that_is_missing(settings, tmp_path):
-    source = own_file(tmp_path / "own.jsonl", 1, audio="nowhere.wav")
-    with pytest.raises(InputError, match=r"line 1: field 'audio': expected an existing file, got .*nowhere\.wav"):
-        run(replace(settings, benchmark=source, data=None))
-
-
-def test_clips_are_not_looked_at_where_questions_are_only_read(settings, tmp_path):
-    path = write(tmp_path / "law.parquet", [mmsu_row(0, audio={"bytes": b"no sound", "path": None})], MMSU)
-    [evaluation] = run(replace(settings, data=str(path), modality="text"))
-    assert evaluation.questions == 1
-
-
-def test_a_directory_that_holds_something_else(settings, tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/results.jsonl").write_text("precious\n")
-    with pytest.raises(InputError, match=r"run\.json"):
-        run(settings)
-    assert (tmp_path / "run/results.jsonl").read_text() == "precious\n"
 
 
 def test_the_backbone_is_the_denominator(settings, tmp_path):

@@ -80,7 +80,9 @@ def test_accuracy_interval_covers_with_samples_of_one_question_together():
         covered += holds(QuestionBootstrap({"speech": right}, samples=4, resampling=QUICK).estimate(_speech), 0.6)
         row_wise += abs(right.mean() - 0.6) <= 1.96 * math.sqrt(right.mean() * (1 - right.mean()) / 800)
     assert 0.93 <= covered / SIMULATIONS <= 0.97
-    assert row_wise / SIMULATIONS < 0.85  # rows taken as independent, which they are not: the simulation tells them apart
+    assert (
+        row_wise / SIMULATIONS < 0.85
+    )  # rows taken as independent, which they are not: the simulation tells them apart
 
 
 @pytest.mark.parametrize(
