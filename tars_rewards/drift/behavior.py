@@ -53,10 +53,10 @@ class Said(NamedTuple):
 
 
 def steps_of(completion: str) -> list[str]:
-    """Steps of a completion's reasoning.
+    r"""Steps of a completion's reasoning.
 
     Example:
-        >>> steps_of("<think>2 + 2 is 4.  So B!\\nYes</think><answer>The answer is B.</answer>")
+        >>> steps_of("<think>2 + 2 is 4.  So B!\nYes</think><answer>The answer is B.</answer>")
         ['2 + 2 is 4.', 'so b!', 'yes']
     """
     thought = _CLOSED.sub("", _OPENED.sub("", completion, count=1))

@@ -72,7 +72,9 @@ def mean_estimate(
     return Estimate(mean, low, high, counts)
 
 
-def share_estimate(values: Float[np.ndarray, " questions"], *, resamples: int, confidence: float, seed: int) -> Estimate:
+def share_estimate(
+    values: Float[np.ndarray, " questions"], *, resamples: int, confidence: float, seed: int
+) -> Estimate:
     """A share (one column) with its interval: Wilson's where each question says yes or no, else the bootstrap's.
 
     The bootstrap cannot tell how sure an unanimous sample is; Wilson's interval can.
@@ -90,7 +92,9 @@ def share_estimate(values: Float[np.ndarray, " questions"], *, resamples: int, c
     return Estimate(np.array([share]), np.array([found.low]), np.array([found.high]), np.array([there.size]))
 
 
-def cka_estimate(cka: CKA, *, confidence: float, average: bool = False, bounds: tuple[float, float] = (-1, 1)) -> Estimate:
+def cka_estimate(
+    cka: CKA, *, confidence: float, average: bool = False, bounds: tuple[float, float] = (-1, 1)
+) -> Estimate:
     """CKA by layer with its jackknife interval: Student's t over the questions.
 
     Resampling questions with replacement would put doubles into the kernel matrices, which a debiased estimator takes for

@@ -29,7 +29,9 @@ _ROUNDING = 1e-6  # a centred float32 vector shorter than this share of the orig
 _NOTHING = 1e-12  # a debiased HSIC smaller than this share of the kernel's mean square is rounding noise
 
 
-def centre(states: Float[Tensor, "*batch hidden"], mean: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
+def centre(
+    states: Float[Tensor, "*batch hidden"], mean: Float[Tensor, "*batch hidden"]
+) -> Float[Tensor, "*batch hidden"]:
     """Subtract a mean state; where nothing but rounding noise is left, the state is zero, which has no cosine.
 
     Args:
@@ -123,22 +125,23 @@ def _cka_of_kernels(
     left: Float[np.ndarray, "questions questions"], right: Float[np.ndarray, "questions questions"]
 ) -> tuple[float, Float[np.ndarray, " questions"]]:
     count = len(left)
-    across, own_left, own_right = _Sums.of(left, right), _Sums.of(left, left), _Sums.of(right, right)
-    value = _ratio(across.hsic(count), own_left.hsic(count), own_right.hsic(count), np.square(left), np.square(right))
+    all_sums = [(_Sums.of(one, other), one, other) for one, other in ((left, right), (left, left), (right, right))]
+    squares = float(np.square(left).mean()), float(np.square(right).mean())
+    across, own_left, own_right = (sums.hsic(count) for sums, _, _ in all_sums)
+    value = float(_ratio(across, own_left, own_right, squares))
     if count <= LEAST_FOR_CKA:
-        return float(value), np.full(count, np.nan)
-    rest = [sums.without(one, other).hsic(count - 1) for sums, one, other in (
-        (across, left, right), (own_left, left, left), (own_right, right, right))]
-    return float(value), _ratio(*rest, np.square(left), np.square(right))
+        return value, np.full(count, np.nan)
+    across, own_left, own_right = (sums.without(one, other).hsic(count - 1) for sums, one, other in all_sums)
+    return value, _ratio(across, own_left, own_right, squares)
 
 
 class _Sums(NamedTuple):
     """The sums that HSIC consists of; arrays where they are of all questions but one."""
 
-    products: Float[np.ndarray, "..."]  #: tr(K L)
-    left: Float[np.ndarray, "..."]  #: sum(K)
-    right: Float[np.ndarray, "..."]  #: sum(L)
-    chained: Float[np.ndarray, "..."]  #: sum(K L)
+    products: Float[np.ndarray, ...]  #: tr(K L)
+    left: Float[np.ndarray, ...]  #: sum(K)
+    right: Float[np.ndarray, ...]  #: sum(L)
+    chained: Float[np.ndarray, ...]  #: sum(K L)
 
     @classmethod
     def of(cls, left: Float[np.ndarray, "n n"], right: Float[np.ndarray, "n n"]) -> _Sums:
@@ -155,20 +158,19 @@ class _Sums(NamedTuple):
             self.chained - row_left * row_right - right @ row_left - left @ row_right + products,
         )
 
-    def hsic(self, count: int) -> Float[np.ndarray, "..."]:
+    def hsic(self, count: int) -> Float[np.ndarray, ...]:
         total = self.products + self.left * self.right / ((count - 1) * (count - 2)) - 2 / (count - 2) * self.chained
-        scaled: Float[np.ndarray, "..."] = np.asarray(total / (count * (count - 3)))
+        scaled: Float[np.ndarray, ...] = np.asarray(total / (count * (count - 3)))
         return scaled
 
 
 def _ratio(
-    across: Float[np.ndarray, "..."],
-    own_left: Float[np.ndarray, "..."],
-    own_right: Float[np.ndarray, "..."],
-    left_squares: Float[np.ndarray, "n n"],
-    right_squares: Float[np.ndarray, "n n"],
-) -> Float[np.ndarray, "..."]:
-    exists = (own_left > _NOTHING * left_squares.mean()) & (own_right > _NOTHING * right_squares.mean())
+    across: Float[np.ndarray, ...],
+    own_left: Float[np.ndarray, ...],
+    own_right: Float[np.ndarray, ...],
+    mean_squares: tuple[float, float],
+) -> Float[np.ndarray, ...]:
+    exists = (own_left > _NOTHING * mean_squares[0]) & (own_right > _NOTHING * mean_squares[1])
     scale = np.sqrt(np.where(exists, own_left, 1.0)) * np.sqrt(np.where(exists, own_right, 1.0))
     # HSIC is an inner product, so that only rounding leaves [-1, 1].
     return np.where(exists, np.clip(across / scale, -1.0, 1.0), np.nan)

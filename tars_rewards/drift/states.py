@@ -73,7 +73,7 @@ def force(
     finally:
         for handle in handles:
             handle.remove()
-    pooled = captured.pooled.cpu().split([len(forcing.prompts) for forcing in forcings])
+    pooled = torch.split(captured.pooled.cpu(), [len(forcing.prompts) for forcing in forcings])
     return [ForcedStates(*each) for each in zip(pooled, comparison.results(), strict=True)]
 
 
