@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from tars_rewards.drift.behavior import SHARES
-from tars_rewards.drift.intervals import Estimate, cka_estimate, mean_estimate, share_estimate
+from tars_rewards.drift.intervals import Estimate, cka_estimate, mean_estimate, share_estimate, without_certainty
 from tars_rewards.drift.measures import CKA
 from tars_rewards.drift.model_drift import PAIRS
 
@@ -65,8 +66,12 @@ class Estimator:
     """Makes estimates of values by question, as the settings say."""
 
     def __init__(self, settings: DriftSettings) -> None:
-        self._how = {"resamples": settings.resamples, "seed": settings.seed}
         self._confidence = settings.confidence
+        self._how: dict[str, Any] = {
+            "resamples": settings.resamples,
+            "confidence": settings.confidence,
+            "seed": settings.seed,
+        }
 
     def curves(self, measured: Mapping[str, ModelDrift]) -> list[Curve]:
         """Similarity by layer of each model, and of their difference where there are two."""
@@ -78,12 +83,13 @@ class Estimator:
                 for pairs in PAIRS
             }
             for (run, pairs), of_questions in _with_differences(values).items():
-                overall = self._mean(_over_layers(of_questions)[:, None])
-                found.append(Curve(run, states, measure, pairs, self._mean(of_questions), overall))
+                reach = _reach(run, pairs)
+                overall = self._mean(_over_layers(of_questions)[:, None], reach)
+                found.append(Curve(run, states, measure, pairs, self._mean(of_questions, reach), overall))
         for states in sorted({key[0] for each in measured.values() for key in each.cka}):
             cka = {(run, pairs): each.cka[states, pairs] for run, each in measured.items() for pairs in PAIRS}
             for (run, pairs), value in _with_differences(cka).items():
-                reach = 2.0 ** ((run == DIFFERENCE) + (pairs == MARGIN))
+                reach = _reach(run, pairs)
                 layers, overall = (
                     cka_estimate(value, confidence=self._confidence, average=average, bounds=(-reach, reach))
                     for average in (False, True)
@@ -102,7 +108,7 @@ class Estimator:
             }
             for (run, pairs), of_questions in _with_differences(values).items():
                 questions, count, columns = of_questions.shape
-                estimate = self._mean(of_questions.reshape(questions, -1))
+                estimate = self._mean(of_questions.reshape(questions, -1), _reach(run, pairs))
                 for layer in range(columns):
                     along = Estimate(*(part.reshape(count, columns)[:, layer] for part in estimate))
                     found.append(
@@ -121,8 +127,9 @@ class Estimator:
                 for tenths in [each.positions[measure, pairs, "tenths"]]
             }
             for (run, pairs), change in _with_differences(values).items():
-                overall = self._mean(_over_layers(change)[:, None])
-                found.append(Curve(run, "forced", measure, pairs, self._mean(change), overall))
+                reach = 2 * _reach(run, pairs)
+                overall = self._mean(_over_layers(change)[:, None], reach)
+                found.append(Curve(run, "forced", measure, pairs, self._mean(change, reach), overall))
         return found
 
     def figures(self, measured: Mapping[str, ModelDrift]) -> list[Figure]:
@@ -131,24 +138,22 @@ class Estimator:
         for name in next(iter(measured.values())).behavior:
             values = {run: each.behavior[name] for run, each in measured.items()}
             for run, of_questions in values.items():
-                share = (
-                    share_estimate(of_questions, **self._how, confidence=self._confidence) if name in SHARES else None
-                )
-                found.append(Figure(run, name, share or self._mean(of_questions[:, None])))
+                is_share = name in SHARES
+                estimate = share_estimate(of_questions, **self._how) if is_share else self._mean(of_questions[:, None])
+                found.append(Figure(run, name, estimate))
             if len(values) == 2:
                 change = values["model"] - values["against"]
-                found.append(Figure(DIFFERENCE, name, _without_certainty(self._mean(change[:, None]), name in SHARES)))
+                estimate = self._mean(change[:, None])
+                found.append(Figure(DIFFERENCE, name, without_certainty(estimate) if name in SHARES else estimate))
         return found
 
-    def _mean(self, values: Float[np.ndarray, "questions columns"]) -> Estimate:
-        return mean_estimate(values, **self._how, confidence=self._confidence)
+    def _mean(self, values: Float[np.ndarray, "questions columns"], reach: float = math.inf) -> Estimate:
+        return mean_estimate(values, **self._how, bounds=(-reach, reach))
 
 
-def _without_certainty(estimate: Estimate, is_share: bool) -> Estimate:
-    """No interval where no question changed its yes or no: the bootstrap would say that none ever does."""
-    if not is_share or not (estimate.low == estimate.high).all():
-        return estimate
-    return estimate._replace(low=np.full(1, np.nan), high=np.full(1, np.nan))
+def _reach(run: str, pairs: str) -> float:
+    """How large a similarity, a difference of two, or a difference of differences can be."""
+    return 2.0 ** ((run == DIFFERENCE) + (pairs == MARGIN))
 
 
 def _with_differences(values: Mapping[tuple[str, str], Values]) -> dict[tuple[str, str], Values]:

@@ -76,9 +76,8 @@ def _layers(drift: Drift, panels: Any, published: str | None) -> Any:
             if published is not None and (states, measure) == ("forced", "cosine"):
                 for line, (name, value) in zip(_DOTS, FORCED_COSINE[published].items(), strict=True):
                     axis.axhline(value, linestyle=line, **_PUBLISHED, label=f"{name}: {SOURCE} (mean of 32 layers)")
-                axis.legend(fontsize=6)
             _name(axis, f"{_MEASURES[measure]}, {_STATES[states]}", "decoder layer, from 0", "speech against text")
-    _legend(figure, axes[0][-1])
+    _legend(figure)
     return figure
 
 
@@ -91,7 +90,7 @@ def _difference(drift: Drift, panels: Any) -> Any:
                 if (curve.run, curve.states, curve.measure) == (DIFFERENCE, states, measure) and curve.pairs in _LINES:
                     _draw(axis, np.arange(len(curve.layers.mean)), curve.layers, curve.run, curve.pairs)
             _name(axis, f"{_MEASURES[measure]}, {_STATES[states]}", "decoder layer, from 0", "model less against")
-    _legend(figure, axes[0][-1])
+    _legend(figure)
     return figure
 
 
@@ -107,7 +106,7 @@ def _positions(drift: Drift, panels: Any) -> Any:
                 if of_panel and curve.run in drift.models and curve.pairs in _LINES:
                     _draw(axis, (np.arange(len(curve.along.mean)) + 0.5) * step, curve.along, curve.run, curve.pairs)
             _name(axis, f"{_MEASURES[measure]}, mean of the layers", label, "speech against text")
-    _legend(figure, axes[0][-1])
+    _legend(figure)
     return figure
 
 
@@ -126,6 +125,8 @@ def _name(axis: Any, title: str, x: str, y: str) -> None:
     axis.xaxis.get_major_locator().set_params(integer=True)
 
 
-def _legend(figure: Any, axis: Any) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+def _legend(figure: Any) -> None:
+    entries: dict[str, Any] = {}
+    for axis in figure.axes:
+        entries.update(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4, fontsize=7)

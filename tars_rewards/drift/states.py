@@ -86,14 +86,14 @@ class _Comparison:
         self._forcings = forcings
         self._places = places
         self._means = means
-        self._layers: list[list[Tensor]] = []
+        self._layers: dict[int, list[Tensor]] = {}
 
     def hook(self, layer: int) -> Any:
-        """Forward hook of a layer; the layers run in their order."""
+        """Forward hook of a layer."""
 
         def compare(_: nn.Module, inputs: Any, output: Any) -> None:
             hidden = output[0] if isinstance(output, tuple | list) else output
-            self._layers.append(self._compare(layer, hidden))
+            self._layers[layer] = self._compare(layer, hidden)
 
         return compare
 
@@ -117,5 +117,5 @@ class _Comparison:
 
     def results(self) -> list[Float[Tensor, "others tokens layers"]]:
         """Cosines of each completion, once the forward has ended."""
-        by_forcing = zip(*self._layers, strict=True)
+        by_forcing = zip(*(found for _, found in sorted(self._layers.items())), strict=True)
         return [torch.stack([layer.cpu() for layer in layers], dim=-1) for layers in by_forcing]
