@@ -1,0 +1,119 @@
+"""What a report is about, as plain values. Shares are in [0, 1]; what does not exist is None."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SPEECH, TEXT = "speech", "text"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its interval."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None  #: questions behind it
+
+
+@dataclass(frozen=True)
+class Category:
+    """Questions of one kind."""
+
+    name: str
+    questions: int
+    accuracy: Mapping[str, Estimate]  #: by modality
+    gap: Estimate | None  #: text less speech
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """An evaluation run."""
+
+    label: str
+    info: Mapping[str, Any]  #: its run.json
+    questions: int
+    level: float  #: of the intervals
+    accuracy: Mapping[str, Estimate]  #: by modality
+    gap: Estimate | None  #: text less speech
+    own_ratio: Estimate | None  #: speech / text
+    recovery_rate: Estimate | None  #: MRR, in percent
+    denominator: str | None  #: what the recovery rate is measured against
+    denominator_accuracy: float | None
+    categories: Sequence[Category]
+    conduct: Mapping[str, Mapping[str, Any]]  #: by modality: unparsed, truncated, tokens, tokens a second
+    rows: Sequence[Mapping[str, Any]]  #: its results.jsonl
+    root: Path  #: what paths of clips are relative to
+
+    @property
+    def set_name(self) -> str:
+        """The benchmark's name."""
+        return str(self.info.get("benchmark") or "questions")
+
+    @property
+    def condition(self) -> Mapping[str, Any]:
+        """How the questions were heard."""
+        found = self.info.get("condition")
+        return found if isinstance(found, Mapping) else {}
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Estimates along something."""
+
+    run: str  #: "model", "against" or "difference"
+    states: str  #: "forced" or "rollouts"
+    measure: str  #: "cosine", "centred" or "cka"
+    pairs: str  #: "matched", "mismatched" or "margin"
+    points: Sequence[Estimate]
+    starts: Sequence[float]  #: where each point is: a layer from 0, a token, a tenth
+    places: str = "layers"  #: or "tokens", "tenths"
+    overall: Estimate | None = None  #: mean over layers
+
+
+@dataclass(frozen=True, eq=False)
+class DriftRun:
+    """A drift directory."""
+
+    label: str
+    info: Mapping[str, Any]  #: its drift.json without the curves
+    models: Mapping[str, str]
+    questions: int
+    curves: Sequence[Curve]
+    positions: Sequence[Curve]
+    trends: Sequence[Curve]
+    behavior: Mapping[str, Mapping[str, Estimate]]  #: by figure and run
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRun:
+    """A training run."""
+
+    label: str
+    steps: Sequence[tuple[int, Mapping[str, float]]]  #: metrics by step, in order
+    rollouts: Sequence[Mapping[str, Any]]  #: those that were kept
+    info: Mapping[str, Any]
+    root: Path
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Runs against each other."""
+
+    label: str
+    info: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Everything a report is made from."""
+
+    evaluations: Sequence[Evaluation] = field(default_factory=list)
+    drifts: Sequence[DriftRun] = field(default_factory=list)
+    trainings: Sequence[TrainingRun] = field(default_factory=list)
+    comparisons: Sequence[Comparison] = field(default_factory=list)
