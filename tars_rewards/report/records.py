@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tars_rewards.evaluation.records import EvaluationRow, RunInfo
+
 SPEECH, TEXT = "speech", "text"
 
 
@@ -35,30 +37,20 @@ class Evaluation:
     """An evaluation run."""
 
     label: str
-    info: Mapping[str, Any]  #: its run.json
+    info: RunInfo
     questions: int
-    level: float  #: of the intervals
+    level: float  #: of the intervals, such as 0.95
     accuracy: Mapping[str, Estimate]  #: by modality
     gap: Estimate | None  #: text less speech
     own_ratio: Estimate | None  #: speech / text
     recovery_rate: Estimate | None  #: MRR, in percent
-    denominator: str | None  #: what the recovery rate is measured against
-    denominator_accuracy: float | None
+    denominator: float | None
+    denominator_name: str | None  #: what the recovery rate is measured against
     categories: Sequence[Category]
-    conduct: Mapping[str, Mapping[str, Any]]  #: by modality: unparsed, truncated, tokens, tokens a second
-    rows: Sequence[Mapping[str, Any]]  #: its results.jsonl
+    conduct: Mapping[str, Mapping[str, Any]]  #: by modality: rows, unparsed, truncated, mean_tokens, tokens_per_second
+    resampling: Mapping[str, Any]
+    rows: Sequence[EvaluationRow]
     root: Path  #: what paths of clips are relative to
-
-    @property
-    def set_name(self) -> str:
-        """The benchmark's name."""
-        return str(self.info.get("benchmark") or "questions")
-
-    @property
-    def condition(self) -> Mapping[str, Any]:
-        """How the questions were heard."""
-        found = self.info.get("condition")
-        return found if isinstance(found, Mapping) else {}
 
 
 @dataclass(frozen=True, eq=False)
