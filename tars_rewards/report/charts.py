@@ -8,7 +8,7 @@ from typing import Literal
 
 from tars_rewards.report.records import SPEECH, TEXT, Estimate
 
-Look = Literal["speech", "text", "first", "second", "third", "fourth", "control", "published"]
+Look = Literal["speech", "text", "first", "second", "third", "fourth", "control", "published", "published_text"]
 RUN_LOOKS: tuple[Look, ...] = ("first", "second", "third", "fourth")
 """Of runs, in the order given; used again from the beginning where there are more."""
 MODALITY_LOOKS: dict[str, Look] = {SPEECH: "speech", TEXT: "text"}
@@ -27,7 +27,7 @@ class Series:
     @property
     def published(self) -> bool:
         """It was not measured here."""
-        return self.look == "published"
+        return self.look.startswith("published")
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ _PALETTES = {
         "fourth": "#6b6a00",
         "control": "#5d6b78",
         "published": "#5d6b78",
+        "published_text": "#5d6b78",
     },
     "dark": {
         "ink": "#e6ebf0",
@@ -42,15 +43,17 @@ _PALETTES = {
         "fourth": "#d6d15a",
         "control": "#9fadba",
         "published": "#9fadba",
+        "published_text": "#9fadba",
     },
 }
 # Told apart by more than colour: markers and lines differ too.
 _MARKERS = {
-    "speech": "o", "text": "s", "first": "o", "second": "s", "third": "^", "fourth": "v", "control": "x", "published": "D",
+    "speech": "o", "text": "s", "first": "o", "second": "s", "third": "^", "fourth": "v", "control": "x", "published": "o",
+    "published_text": "s",
 }  # fmt: skip
 _LINES = {
     "speech": "-", "text": "--", "first": "--", "second": "-", "third": "-.", "fourth": (0, (5, 1, 1, 1, 1, 1)),
-    "control": ":", "published": (0, (1, 2)),
+    "control": ":", "published": (0, (1, 2)), "published_text": (0, (1, 2)),
 }  # fmt: skip
 _MARKED = 40  # points above which a line has no markers
 

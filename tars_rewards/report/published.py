@@ -43,6 +43,12 @@ ABLATION = (
 )
 """Of Phi-4-MM: speech accuracy, average of MMSU and OBQA in percent; MRR."""
 
+LAYER_COSINE = {
+    "mmsu": {"before": 0.9521, "+ representation": 0.9612, "+ both terms": 0.9722},
+    "obqa": {"before": 0.9526, "+ representation": 0.9608, "+ both terms": 0.9730},
+}
+"""Cosine of spoken and written states of the same completion, mean over 32 layers."""
+
 BENCHMARKS = {"mmsu": "mmsu", "obqa": "obqa", "openbookqa": "obqa"}
 """Published set by a run's benchmark."""
 
@@ -52,3 +58,8 @@ TITLES = {"mmsu": "MMSU", "obqa": "OpenBookQA"}
 def published_set(benchmark: str) -> str | None:
     """Name of the published set that a run's benchmark is; None for any other."""
     return BENCHMARKS.get(benchmark.lower())
+
+
+def layer_means() -> dict[str, float]:
+    """Published means over 32 layers of the cosine of forced states on MMSU, by what was trained."""
+    return {f"MMSU, {name}": value for name, value in LAYER_COSINE["mmsu"].items() if name != "+ representation"}

@@ -92,20 +92,38 @@ class TrainingRun:
     root: Path
 
 
+@dataclass(frozen=True)
+class PairedDifference:
+    """An arm less the first arm."""
+
+    arm: str
+    quantity: str  #: a modality, for its accuracy; or "gap"
+    estimate: Estimate  #: with the interval that belongs to `p`
+    test: str  #: what `p` is of
+    p: float
+    p_holm: float  #: corrected for the number of arms
+    only_first: int | None  #: questions that only the first arm got right
+    only_arm: int | None
+
+
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """Runs against each other."""
 
     label: str
+    questions: int
+    first: str  #: the arm that the others are compared with
+    level: float  #: of the intervals
+    arms: Mapping[str, Mapping[str, Any]]
+    differences: Sequence[PairedDifference]
     info: Mapping[str, Any]
-    rows: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
     """Everything a report is made from."""
 
-    evaluations: Sequence[Evaluation] = field(default_factory=list)
-    drifts: Sequence[DriftRun] = field(default_factory=list)
-    trainings: Sequence[TrainingRun] = field(default_factory=list)
-    comparisons: Sequence[Comparison] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
+    drifts: list[DriftRun] = field(default_factory=list)
+    trainings: list[TrainingRun] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
