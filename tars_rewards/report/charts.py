@@ -8,7 +8,9 @@ from typing import Literal
 
 from tars_rewards.report.records import SPEECH, TEXT, Estimate
 
-Look = Literal["speech", "text", "first", "second", "third", "fourth", "control", "published", "published_text"]
+Look = Literal[
+    "speech", "text", "first", "second", "third", "fourth", "change", "control", "published", "published_text"
+]
 RUN_LOOKS: tuple[Look, ...] = ("first", "second", "third", "fourth")
 """Of runs, in the order given; used again from the beginning where there are more."""
 MODALITY_LOOKS: dict[str, Look] = {SPEECH: "speech", TEXT: "text"}
@@ -61,7 +63,9 @@ class Chart:
     def in_words(self) -> str:
         """For those who do not see it: what is shown, and from where to where each series goes."""
         axes = f"{self.x}, by {self.y}" if self.dots else f"{self.y} by {self.x}"
-        return f"{'Dot' if self.dots else 'Line'} chart of {axes}. " + " ".join(self._words(each) for each in self.series)
+        return f"{'Dot' if self.dots else 'Line'} chart of {axes}. " + " ".join(
+            self._words(each) for each in self.series
+        )
 
     def _words(self, series: Series) -> str:
         there = [(x, point) for x, point in zip(series.x, series.points, strict=True) if point.value is not None]

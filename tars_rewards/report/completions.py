@@ -9,7 +9,7 @@ from typing import Any
 
 from tars_rewards.evaluation.records import EvaluationRow
 from tars_rewards.report.clips import Clip, ClipBox
-from tars_rewards.report.evaluation_charts import short_name
+from tars_rewards.report.evaluation_charts import about
 from tars_rewards.report.records import SPEECH, TEXT, Evaluation, TrainingRun
 from tars_rewards.report.settings import ReportSettings
 
@@ -103,8 +103,7 @@ def _evaluation_set(runs: Sequence[Evaluation], settings: ReportSettings, box: C
         f"Sorted by what {last.label} made of them; within a group the first ones of the file, not chosen by hand."
         + (" Of several samples the first is shown." if any(row.sample_id for row in last.rows) else "")
     )
-    heard = _condition_words(last.info.condition)
-    return Set(f"{short_name(last.info.benchmark)}{f', {heard}' if heard else ''}", note, groups)
+    return Set(about(last), note, groups)
 
 
 def _first_samples(rows: Iterable[EvaluationRow]) -> dict[str, dict[str, EvaluationRow]]:
@@ -197,11 +196,11 @@ def _rolled_out(row: Mapping[str, Any], settings: ReportSettings) -> Said:
 
 
 def shortened(text: str, most: int) -> str:
-    """A text without its middle where it is longer than `most`: the answer stands at the end.
+    r"""A text without its middle where it is longer than `most`: the answer stands at the end.
 
     Example:
         >>> shortened("abcdefghij", 4)
-        'ab\\n[… 6 characters left out …]\\nij'
+        'ab\n[… 6 characters left out …]\nij'
     """
     if len(text) <= most:
         return text
@@ -222,12 +221,3 @@ def _fairly(sizes: Sequence[int], most: int) -> list[int]:
             if shares[index] < size and sum(shares) < most:
                 shares[index] += 1
     return shares
-
-
-def _condition_words(condition: Mapping[str, Any]) -> str:
-    words = []
-    if isinstance(condition.get("snr_db"), int | float):
-        words.append(f"noise at {condition['snr_db']:g} dB")
-    if isinstance(condition.get("speed"), int | float) and condition["speed"] != 1:
-        words.append(f"speed {condition['speed']:g}")
-    return ", ".join(words)

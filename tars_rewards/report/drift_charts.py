@@ -38,7 +38,9 @@ def layer_charts(drift: DriftRun, published: Mapping[str, float]) -> list[Chart]
             if anchors
             else ""
         )
-        charts.append(Chart(name, f"Similarity by layer: {what}", caption, _LAYERS, MEASURES.get(measure, measure), series))
+        charts.append(
+            Chart(name, f"Similarity by layer: {what}", caption, _LAYERS, MEASURES.get(measure, measure), series)
+        )
         charts += _difference(drift, curves, f"{name}-difference", f"Change by layer: {what}", _LAYERS)
     return charts
 
@@ -53,17 +55,21 @@ def position_charts(drift: DriftRun) -> list[Chart]:
         series = [_series(drift, curve) for curve in curves if curve.run != "difference" and curve.pairs != "margin"]
         name = f"positions-{places}-{measure}-{drift.label}"
         caption = f"Mean over layers of forced states. Bands: {_level(drift)}. {_control(series)}" + (
-            " Places far from the beginning are of the questions with long completions alone." if places == "tokens" else ""
+            " Places far from the beginning are of the questions with long completions alone."
+            if places == "tokens"
+            else ""
         )
         charts.append(Chart(name, f"Along the completion by {places}: {what}", caption, axis, what, series))
-        charts += _difference(drift, curves, f"{name}-difference", f"Change along the completion by {places}: {what}", axis)
+        charts += _difference(
+            drift, curves, f"{name}-difference", f"Change along the completion by {places}: {what}", axis
+        )
     return charts
 
 
 def _difference(drift: DriftRun, curves: Sequence[Curve], name: str, title: str, axis: str) -> list[Chart]:
     found = [curve for curve in curves if curve.run == "difference" and curve.pairs == "matched"]
     series = [
-        Series(f"{run_name(drift, 'model')} less {run_name(drift, 'against')}", _places(curve), curve.points, "first",
+        Series(f"{run_name(drift, 'model')} less {run_name(drift, 'against')}", _places(curve), curve.points, "change",
                _level(drift))
         for curve in found
     ]  # fmt: skip

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from itertools import cycle
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tars_rewards.report.charts import MODALITY_LOOKS, RUN_LOOKS, Chart, Look, Series
 from tars_rewards.report.published import MODELS, SOURCE, TITLES, published_set
@@ -49,33 +49,43 @@ def _published_chart(name: str) -> Chart:
 
 
 def category_charts(runs: Sequence[Evaluation]) -> list[Chart]:
-    """Gap by category; runs on the same benchmark side by side."""
-    charts = []
-    for benchmark, of_it in by_benchmark(runs).items():
-        counts: dict[str, int] = {}
-        for run in of_it:
-            for category in run.categories:
-                if category.gap is not None:
-                    counts[category.name] = max(counts.get(category.name, 0), category.questions)
-        names = sorted(counts)[:_MOST_CATEGORIES]
-        if not names:
-            continue
-        series = []
-        for run, look in zip(of_it, cycle(RUN_LOOKS)):
-            gaps = {category.name: category.gap for category in run.categories}
-            series.append(Series(run.label, *_present([gaps.get(name) for name in names]), look, band(run)))
-        left = len(counts) - len(names)
-        caption = (
-            f"Text less speech accuracy: right of 0, what is read is answered better. Bars are {band(of_it[0])}s "
-            "(bootstrap by question), without correction for the number of categories."
-            + (f" {left} more categories are in the summary of the run." if left else "")
-        )
-        rows = [f"{name} (n = {counts[name]})" for name in names]
-        charts.append(
-            Chart(f"gap-by-category-{benchmark}", f"Gap by category, {benchmark}", caption, "gap (text − speech)",
-                  "category", series, rows=rows, zero=True)
-        )  # fmt: skip
-    return charts
+    """Gap by category; runs that heard the same benchmark in the same way side by side, a few in one chart."""
+    groups: dict[str, list[Evaluation]] = {}
+    for run in runs:
+        groups.setdefault(about(run), []).append(run)
+    few = len(RUN_LOOKS)
+    return [
+        chart
+        for title, of_it in groups.items()
+        for begin in range(0, len(of_it), few)
+        for chart in _category_chart(title, of_it[begin : begin + few])
+    ]
+
+
+def _category_chart(title: str, runs: Sequence[Evaluation]) -> list[Chart]:
+    counts: dict[str, int] = {}
+    for run in runs:
+        for category in run.categories:
+            if category.gap is not None:
+                counts[category.name] = max(counts.get(category.name, 0), category.questions)
+    names = sorted(counts)[:_MOST_CATEGORIES]
+    if not names:
+        return []
+    series = []
+    for run, look in zip(runs, RUN_LOOKS, strict=False):
+        gaps = {category.name: category.gap for category in run.categories}
+        series.append(Series(run.label, *_present([gaps.get(name) for name in names]), look, band(run)))
+    left = len(counts) - len(names)
+    caption = (
+        f"Text less speech accuracy: right of 0, what is read is answered better. Bars are {band(runs[0])}s (bootstrap by "
+        "question), without correction for the number of categories."
+        + (f" {left} more categories are in the tables below." if left else "")
+    )
+    rows = [f"{name} (n = {counts[name]})" for name in names]
+    return [
+        Chart(f"gap-by-category-{title}", f"Gap by category, {title}", caption, "gap (text − speech)", "category", series,
+              rows=rows, zero=True)
+    ]  # fmt: skip
 
 
 def condition_charts(runs: Sequence[Evaluation]) -> list[Chart]:
@@ -98,18 +108,20 @@ def _condition_chart(group: Sequence[Evaluation], key: str, label: str, unit: st
 
     charts = []
     for setting in {json.dumps(others(run), sort_keys=True, default=str): others(run) for run in group}.values():
-        of_it = [run for run in group if others(run) == setting and isinstance(run.info.condition.get(key), int | float)]
+        of_it = [
+            run for run in group if others(run) == setting and isinstance(run.info.condition.get(key), int | float)
+        ]
         of_it.sort(key=lambda run: float(run.info.condition[key]))
         at = [float(run.info.condition[key]) for run in of_it]
         if len(set(at)) < 2:
             continue
         series = []
         for modality in dict.fromkeys(name for run in of_it for name in run.accuracy):
-            pick: Callable[[Evaluation], Estimate] = lambda run, m=modality: run.accuracy.get(m, Estimate(None))  # noqa: E731
-            series.append(Series(modality, at, [pick(run) for run in of_it], _look(modality), band(of_it[0])))
+            accuracies = [run.accuracy.get(modality, Estimate(None)) for run in of_it]
+            series.append(Series(modality, at, accuracies, _look(modality), band(of_it[0])))
         gaps = [run.gap or Estimate(None) for run in of_it]
         if any(gap.value is not None for gap in gaps):
-            series.append(Series("gap (text − speech)", at, gaps, "first", band(of_it[0])))
+            series.append(Series("gap (text − speech)", at, gaps, "change", band(of_it[0])))
         some = of_it[0]
         caption = f"{some.info.model}; bands are {band(some)}s (bootstrap by question), n = {some.questions} questions."
         charts.append(
@@ -135,6 +147,26 @@ def short_name(benchmark: str) -> str:
         ('mmsu', 'held_out.jsonl')
     """
     return benchmark.rstrip("/").rpartition("/")[2]
+
+
+def heard(condition: Mapping[str, Any]) -> str:
+    """How the questions were heard, in words; "" where they are as they were.
+
+    Example:
+        >>> heard({"snr_db": 5.0, "speed": 1.25}), heard({"snr_db": None, "speed": 1.0})
+        ('noise at 5 dB, speed 1.25', '')
+    """
+    words = []
+    if isinstance(condition.get("snr_db"), int | float):
+        words.append(f"noise at {condition['snr_db']:g} dB")
+    if isinstance(condition.get("speed"), int | float) and condition["speed"] != 1:
+        words.append(f"speed {condition['speed']:g}")
+    return ", ".join(words)
+
+
+def about(run: Evaluation) -> str:
+    """What a run was on, in words."""
+    return ", ".join(filter(None, (short_name(run.info.benchmark), heard(run.info.condition))))
 
 
 def band(run: Evaluation) -> str:

@@ -13,6 +13,7 @@ from tars_rewards._version import __version__
 from tars_rewards.errors import MissingDependencyError
 from tars_rewards.report import tables
 from tars_rewards.report.completions import Set
+from tars_rewards.report.evaluation_charts import about
 from tars_rewards.report.plots import COLUMNS, Picture
 from tars_rewards.report.records import SPEECH, TEXT, Inputs
 from tars_rewards.report.settings import ReportSettings
@@ -57,7 +58,7 @@ class KeyFigure:
     """What a run comes down to."""
 
     run: str
-    model: str
+    about: str  #: benchmark and condition
     gap: Cell
     speech: Cell
     text: Cell
@@ -90,7 +91,7 @@ def key_figures(inputs: Inputs) -> list[KeyFigure]:
     return [
         KeyFigure(
             run=run.label,
-            model=run.info.model,
+            about=about(run),
             gap=tables.percent(run.gap),
             speech=tables.percent(run.accuracy.get(SPEECH)),
             text=tables.percent(run.accuracy.get(TEXT)),

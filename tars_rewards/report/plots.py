@@ -28,6 +28,7 @@ _PALETTES = {
         "second": "#00785c",
         "third": "#a3355f",
         "fourth": "#6b6a00",
+        "change": "#2f4a9e",
         "control": "#5d6b78",
         "published": "#5d6b78",
         "published_text": "#5d6b78",
@@ -41,6 +42,7 @@ _PALETTES = {
         "second": "#4fd0a9",
         "third": "#f08bb0",
         "fourth": "#d6d15a",
+        "change": "#a9bcff",
         "control": "#9fadba",
         "published": "#9fadba",
         "published_text": "#9fadba",
@@ -48,13 +50,30 @@ _PALETTES = {
 }
 # Told apart by more than colour: markers and lines differ too.
 _MARKERS = {
-    "speech": "o", "text": "s", "first": "o", "second": "s", "third": "^", "fourth": "v", "control": "x", "published": "o",
+    "speech": "o",
+    "text": "s",
+    "first": "o",
+    "second": "s",
+    "third": "^",
+    "fourth": "v",
+    "change": "o",
+    "control": "x",
+    "published": "o",
     "published_text": "s",
-}  # fmt: skip
-_LINES = {
-    "speech": "-", "text": "--", "first": "--", "second": "-", "third": "-.", "fourth": (0, (5, 1, 1, 1, 1, 1)),
-    "control": ":", "published": (0, (1, 2)), "published_text": (0, (1, 2)),
-}  # fmt: skip
+}
+_DOTTED = (0, (1, 2))
+_LINES: dict[str, Any] = {
+    "speech": "-",
+    "text": "--",
+    "first": "--",
+    "second": "-",
+    "third": "-.",
+    "fourth": (0, (5, 1, 1, 1, 1, 1)),
+    "change": "-",
+    "control": ":",
+    "published": _DOTTED,
+    "published_text": _DOTTED,
+}
 _MARKED = 40  # points above which a line has no markers
 
 
@@ -109,7 +128,7 @@ def csv_of(chart: Chart) -> str:
     return file.getvalue()
 
 
-def _style(palette: dict[str, str]) -> dict[str, Any]:
+def _style(palette: dict[str, str]) -> Any:  # a mapping; its keys are typed one by one
     ink = palette["ink"]
     return {
         "font.size": 10.5,
@@ -133,13 +152,15 @@ def _style(palette: dict[str, str]) -> dict[str, Any]:
 def _figure(chart: Chart, palette: dict[str, str]) -> Figure:
     from matplotlib.figure import Figure
 
-    legend_rows = -(-len(chart.series) // 2)
-    height = 1.2 + 0.42 * len(chart.rows) if chart.dots else 2.75
-    figure = Figure(figsize=(_WIDTH, height + 0.2 * legend_rows), layout="constrained")
+    named = len(chart.series) > 1 or any(each.published for each in chart.series)
+    columns = 1 if max(len(each.name) for each in chart.series) > 26 else 2
+    legend_rows = -(-len(chart.series) // columns) if named else 0
+    row = max(0.4, 0.15 * len(chart.series) + 0.08)
+    height = 0.8 + row * len(chart.rows) if chart.dots else 2.6
+    figure = Figure(figsize=(_WIDTH, height + 0.2 * legend_rows + 0.1), layout="constrained")
     axes = figure.add_subplot()
     (_dots if chart.dots else _lines)(axes, chart, palette)
-    if len(chart.series) > 1 or any(each.published for each in chart.series):
-        columns = 1 if max(len(each.name) for each in chart.series) > 26 else 2
+    if named:
         figure.legend(loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1.4)
     return figure
 
@@ -175,7 +196,7 @@ def _dots(axes: Axes, chart: Chart, palette: dict[str, str]) -> None:
         filled = "none" if series.published else color
         axes.scatter(value, y, marker=_MARKERS[series.look], s=34, facecolor=filled, edgecolor=color, linewidth=1.3,
                      label=series.name, zorder=3)  # fmt: skip
-    names = [textwrap.shorten(name, 28, placeholder="…") for name in chart.rows]
+    names = [textwrap.fill(textwrap.shorten(name, 44, placeholder="…"), 22) for name in chart.rows]
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set(xlabel=chart.x, ylabel=None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tars_rewards.report.drift_charts import run_name
-from tars_rewards.report.evaluation_charts import band, by_benchmark
+from tars_rewards.report.evaluation_charts import band, by_benchmark, heard
 from tars_rewards.report.published import ABLATION, MODELS, SOURCE, PublishedModel, published_set
 from tars_rewards.report.records import SPEECH, TEXT, Comparison, DriftRun, Estimate, Evaluation
 
@@ -21,6 +21,11 @@ class Cell:
 
     text: str
     detail: str = ""
+
+    @property
+    def empty(self) -> bool:
+        """There is no such figure."""
+        return self.text == NONE
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ def headline(runs: Sequence[Evaluation], *, published: bool) -> Table:
         rows = [
             Row(
                 [
-                    Cell(run.label, run.info.model),
+                    Cell(run.label, ", ".join(filter(None, (run.info.model, heard(run.info.condition))))),
                     Cell(str(run.questions)),
                     percent(run.accuracy.get(SPEECH)),
                     percent(run.accuracy.get(TEXT)),
@@ -91,7 +96,8 @@ def headline(runs: Sequence[Evaluation], *, published: bool) -> Table:
     if any(row.published for body in bodies for row in body.rows):
         note += (
             f" Rows marked “published” are from {SOURCE.removeprefix('published, ')}, not measured here: other models, "
-            "other software, no intervals. Their gaps and ratios follow from their accuracies."
+            "other software, no intervals. Their gaps and ratios follow from their accuracies; "
+            "their MRR is of averages over sets, at the end of this page."
         )
     elif published:
         note += " None of these runs is on MMSU or OpenBookQA: the published figures at the end cannot be compared with them."
@@ -132,7 +138,7 @@ def conduct(runs: Sequence[Evaluation]) -> Table:
     ]
     columns = ("Run", "Completions", "Unparsed", "Cut off", "Tokens, mean", "Tokens/s")
     note = "Unparsed: no answer was found in the completion, which then counts as wrong. Cut off: at the length limit."
-    return Table("Completions", columns, [Body("", rows)], note)
+    return Table("Length, speed and unparsed completions", columns, [Body("", rows)], note)
 
 
 def categories(run: Evaluation) -> Table:
@@ -150,7 +156,9 @@ def categories(run: Evaluation) -> Table:
         for each in run.categories
     ]
     note = f"Percent and points, with {band(run)}s. Small categories have wide intervals."
-    return Table(f"Categories of {run.label}", ("Category", "Questions", "Speech", "Text", "Gap"), [Body("", rows)], note)
+    return Table(
+        f"Categories of {run.label}", ("Category", "Questions", "Speech", "Text", "Gap"), [Body("", rows)], note
+    )
 
 
 def comparison(found: Comparison) -> Table:
@@ -172,9 +180,11 @@ def comparison(found: Comparison) -> Table:
             if each.quantity == quantity
         ]
         bodies.append(Body(names.get(quantity, f"{quantity.capitalize()} accuracy"), rows))
+    count = len(found.arms) - 1
+    arms = f"{count} arm{'s' if count > 1 else ''}"
     note = (
         f"In points, paired on the same {found.questions} questions, with {100 * found.level:g} % interval. Holm: corrected "
-        f"for {len(found.arms) - 1} compared arms, for each quantity by itself."
+        f"for {arms} compared with the first, for each quantity by itself."
     )
     columns = ("Arm", "Difference", "Only this : only first right", "p", "p (Holm)")
     return Table(f"Against {found.first}", columns, bodies, note)
@@ -191,7 +201,9 @@ def behavior(drift: DriftRun) -> Table:
         "Of pairs of a spoken and a written completion of the same question. Agreement, shares and consistency are in "
         "[0, 1] or a cosine; steps, tokens and lengths are counts. n: questions that have the figure."
     )
-    return Table(f"Behaviour of {drift.label}", ("Figure", *(run_name(drift, run) for run in runs)), [Body("", rows)], note)
+    return Table(
+        f"Behaviour of {drift.label}", ("Figure", *(run_name(drift, run) for run in runs)), [Body("", rows)], note
+    )
 
 
 def overall(drift: DriftRun) -> Table:
@@ -226,7 +238,9 @@ def published_tables() -> list[Table]:
     ]  # fmt: skip
     note = "Accuracy in percent, speech / text. MRR against the original text backbone. No intervals were published."
     first = Table(f"Models ({SOURCE})", ("Model", "MMSU", "OpenBookQA", "Average", "MRR"), [Body("", rows)], note)
-    rows = [Row([Cell(name), Cell(f"{speech:.2f}"), Cell(f"{rate:.2f}")], published=True) for name, speech, rate in ABLATION]
+    rows = [
+        Row([Cell(name), Cell(f"{speech:.2f}"), Cell(f"{rate:.2f}")], published=True) for name, speech, rate in ABLATION
+    ]
     note = "Of Phi-4-MM, average of MMSU and OpenBookQA."
     second = Table(f"Ablation ({SOURCE})", ("Training", "Speech accuracy, %", "MRR"), [Body("", rows)], note)
     return [first, second]

@@ -15,6 +15,10 @@ _VALIDATION = re.compile(r"(?P<before>.*tars/)(?P<modality>[^/]+)_accuracy")
 _ORDER = ("total", "accuracy", "format", "representation", "behavior")
 _LEVEL = 0.95
 _Z = NormalDist().inv_cdf(0.5 + _LEVEL / 2)
+BANDS = (
+    "Intervals of a step's mean count its questions, not its completions, as if all completions of a question were one: "
+    "rather too wide than too narrow. Of accuracy and format they are Wilson's."
+)
 _NOT_TERMS = ("id", "modality", "sample_id", "completion", "answer", "truncated", "reference", "log_prob", "tokens", "step",
               "prompt", "audio")  # fmt: skip
 
@@ -27,10 +31,7 @@ def training_charts(run: TrainingRun) -> list[Chart]:
             means.setdefault(found["term"], {})[found["modality"]] = None
     if not means:
         return _rollout_charts(run)
-    caption = (
-        "Mean over the completions of a step. Bands: 95 % interval of that mean for n = questions of the step, as if all "
-        "completions of a question were one: rather too wide than too narrow. Accuracy and format: Wilson's interval."
-    )
+    caption = "Mean over the completions of a step, with 95 % interval; n = questions of the step."
     charts = [
         Chart(
             f"reward-{term}-{run.label}",
@@ -54,7 +55,7 @@ def training_charts(run: TrainingRun) -> list[Chart]:
     for key, title, label, words in alone:
         points = [(step, Estimate(metrics[key])) for step, metrics in run.steps if key in metrics]
         if points:
-            series = Series(label, [float(step) for step, _ in points], [each for _, each in points], "first", "none")
+            series = Series(label, [float(step) for step, _ in points], [each for _, each in points], "change", "none")
             name = key.rpartition("/")[2].replace("_", "-")
             caption = f"{words} The metrics hold no spread of it, so there is no interval; steps scatter as they do."
             charts.append(Chart(f"{name}-{run.label}", title, caption, "step", label, [series], zero=True))
@@ -94,12 +95,17 @@ def _validation_charts(run: TrainingRun) -> list[Chart]:
             before, modality = found["before"], found["modality"]
             n = metrics.get(f"{before}{modality}_n")
             value = metrics[found[0]]
-            point = Estimate(value, *(_wilson(value, n) if n else ()), n=int(n) if n else None)
+            point = Estimate(value, *_wilson(value, n), int(n)) if n else Estimate(value)
             series.setdefault(before, {}).setdefault(modality, []).append((step, point))
     charts = []
     for number, (before, by_modality) in enumerate(series.items(), start=1):
         lines = [
-            Series(name, [float(step) for step, _ in points], [each for _, each in points], MODALITY_LOOKS.get(name, "third"))
+            Series(
+                name,
+                [float(step) for step, _ in points],
+                [each for _, each in points],
+                MODALITY_LOOKS.get(name, "third"),
+            )
             for name, points in by_modality.items()
             if name in (SPEECH, TEXT)
         ]

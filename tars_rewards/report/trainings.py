@@ -27,7 +27,7 @@ def read_training(directory: Path, label: str) -> TrainingRun:
         metrics = row.get("data", row.get("metrics"))
         if not isinstance(row.get("step"), int) or not isinstance(metrics, Mapping):
             raise InputError(
-                f"{directory / METRICS}: expected lines such as {{\"step\": 1, \"data\": {{…}}}}, got one with the fields "
+                f'{directory / METRICS}: expected lines such as {{"step": 1, "data": {{…}}}}, got one with the fields '
                 f"{', '.join(map(str, row)) or 'none'}; train with the file logger of the framework, or of tars-rewards"
             )
         numbers = {name: float(value) for name, value in metrics.items() if _is_number(value)}

@@ -21,9 +21,9 @@ from tars_rewards.report.evaluation_charts import category_charts, condition_cha
 from tars_rewards.report.page import Figure, Section, figure, key_figures, render
 from tars_rewards.report.plots import draw
 from tars_rewards.report.published import layer_means
-from tars_rewards.report.records import Inputs
+from tars_rewards.report.records import Inputs, TrainingRun
 from tars_rewards.report.settings import ReportSettings
-from tars_rewards.report.training_charts import training_charts
+from tars_rewards.report.training_charts import BANDS, training_charts
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,9 @@ def _sections(inputs: Inputs, plots: _Plots, box: ClipBox, settings: ReportSetti
     return [
         Section(
             "accuracy", "Accuracy and the modality gap", "The same questions, heard and read.",
-            tables=[tables.headline(runs, published=settings.published), tables.conduct(runs)],
+            tables=[tables.headline(runs, published=settings.published)],
             figures=plots.figures(evaluation_charts(runs, published=settings.published)),
+            folded=[tables.conduct(runs)],
         ) if runs else None,
         Section(
             "comparisons", "Compared on the same questions", "Paired differences, tested and corrected.",
@@ -145,7 +146,7 @@ def _sections(inputs: Inputs, plots: _Plots, box: ClipBox, settings: ReportSetti
         ],
         *[
             Section(
-                f"training-{number}", f"Training: {run.label}", "Reward terms by step and modality.",
+                f"training-{number}", f"Training: {run.label}", _of_training(run),
                 figures=plots.figures(training_charts(run)),
             )
             for number, run in enumerate(inputs.trainings, start=1)
@@ -162,6 +163,10 @@ def _sections(inputs: Inputs, plots: _Plots, box: ClipBox, settings: ReportSetti
             folded=[tables.settings_table(title, content) for title, content in _recorded(inputs, settings)],
         ),
     ]  # fmt: skip
+
+
+def _of_training(run: TrainingRun) -> str:
+    return f"Reward terms by step and modality. {BANDS}" if run.steps else "Rewards of the rollouts that were kept."
 
 
 def _recorded(inputs: Inputs, settings: ReportSettings) -> list[tuple[str, Mapping[str, Any]]]:
