@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from tars_rewards.errors import InputError, ScoringError, TARSError
 from tars_rewards.scoring.sink import BadRows, OutputFile, Sink, StandardOutput
-from tars_rewards.scoring.source import Item, QuestionFile, open_questions
+from tars_rewards.scoring.source import Item, QuestionFile, RowSource, open_questions
 from tars_rewards.scoring.tasks import Task
 from tars_rewards.scoring.work import paced
 
@@ -35,12 +35,13 @@ class FileReport:
 
 def process(
     task: Task[Any],
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | RowSource,
     out: str | os.PathLike[str],
     *,
     skip_bad: bool = False,
     overwrite: bool = False,
     progress: bool = True,
+    output: Callable[..., Sink] = OutputFile,
 ) -> FileReport:
     """Score or sample every question of a file.
 
@@ -51,11 +52,13 @@ def process(
 
     Args:
         task: What to do with the questions.
-        source: JSONL or Parquet, or "-": JSONL from standard input. Relative paths of clips start from the file's directory.
+        source: JSONL or Parquet, or "-": JSONL from standard input; or rows from elsewhere. Relative paths of clips start
+            from the file's directory.
         out: JSONL or Parquet, or "-": JSONL to standard output.
         skip_bad: Write bad rows to `OUT.bad.jsonl` and go on without them.
         overwrite: Drop an output that exists, and what an interrupted run has left.
         progress: Show a bar with rate and time left on standard error.
+        output: Makes the sink of an `out` other than "-"; called as `OutputFile` is.
 
     Raises:
         InputError: The source cannot be read, or rows are bad (all are named with line and field) and not to be skipped;
@@ -65,11 +68,11 @@ def process(
     begin = time.monotonic()
     with ExitStack() as stack:
         questions = stack.enter_context(open_questions(source, task))
-        bad = BadRows(source, out) if skip_bad else None
+        bad = BadRows(questions.name, out) if skip_bad else None
         if bad is not None:
             stack.callback(bad.close)
         good = questions.check(bad)
-        sink = StandardOutput() if out == "-" else OutputFile(out, task.settings(), overwrite=overwrite)
+        sink = StandardOutput() if out == "-" else output(out, task.settings(), overwrite=overwrite)
         stack.callback(sink.close)
         left_out = 0 if bad is None else bad.count
         resumed = sink.begin(good)
