@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tars_rewards.drift.published import SOURCE
 from tars_rewards.report.charts import MODALITY_LOOKS, RUN_LOOKS, Chart, Look, Series
-from tars_rewards.report.published import MODELS, SOURCE, TITLES, published_set
+from tars_rewards.report.published import MODELS, TITLES, published_set
 from tars_rewards.report.records import SPEECH, TEXT, Estimate, Evaluation
 
 _MOST_CATEGORIES = 40
@@ -81,7 +82,7 @@ def _category_chart(title: str, runs: Sequence[Evaluation]) -> list[Chart]:
         "question), without correction for the number of categories."
         + (f" {left} more categories are in the tables below." if left else "")
     )
-    rows = [f"{name} (n = {counts[name]})" for name in names]
+    rows = [f"{name} (n\u00a0=\u00a0{counts[name]})" for name in names]
     return [
         Chart(f"gap-by-category-{title}", f"Gap by category, {title}", caption, "gap (text − speech)", "category", series,
               rows=rows, zero=True)
@@ -119,6 +120,9 @@ def _condition_chart(group: Sequence[Evaluation], key: str, label: str, unit: st
         for modality in dict.fromkeys(name for run in of_it for name in run.accuracy):
             accuracies = [run.accuracy.get(modality, Estimate(None)) for run in of_it]
             series.append(Series(modality, at, accuracies, _look(modality), band(of_it[0])))
+        quiet = next((run for run in group if key == "snr_db" and run.info.condition.get(key) is None), None)
+        if quiet is not None and others(quiet) == setting and (without := quiet.accuracy.get(SPEECH)) is not None:
+            series.append(Series(f"{SPEECH}, without noise", [at[0], at[-1]], [without] * 2, "control", band(quiet)))
         gaps = [run.gap or Estimate(None) for run in of_it]
         if any(gap.value is not None for gap in gaps):
             series.append(Series("gap (text − speech)", at, gaps, "change", band(of_it[0])))

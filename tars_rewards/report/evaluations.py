@@ -8,9 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from tars_rewards.errors import InputError
-from tars_rewards.evaluation.records import FORMAT, SUMMARY, EvaluationRow, read_info, read_json, read_results
+from tars_rewards.evaluation.records import (
+    FORMAT,
+    RESULTS,
+    RUN,
+    SUMMARY,
+    EvaluationRow,
+    read_info,
+    read_json,
+    read_results,
+)
 from tars_rewards.evaluation.summary import summarize
 from tars_rewards.report.records import Category, Estimate, Evaluation
+from tars_rewards.scoring.sink import bad_rows_of
 
 
 def read_evaluation(directory: Path, label: str) -> Evaluation:
@@ -26,7 +36,15 @@ def read_evaluation(directory: Path, label: str) -> Evaluation:
     else:
         content = json.loads(json.dumps(summarize(directory).to_json()))
     try:
-        return _evaluation(content, rows, label, directory, info=info)
+        return _evaluation(
+            content,
+            rows,
+            label,
+            directory,
+            info=info,
+            left_out=_left_out(directory),
+            recorded=read_json(directory / RUN),
+        )
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{directory / SUMMARY}: expected a summary of format {FORMAT}, but {type(error).__name__}: {error}; "
@@ -43,7 +61,7 @@ def _evaluation(content: Any, rows: list[EvaluationRow], label: str, directory: 
     questions, answered = content["questions"], len({row.id for row in rows})
     if questions != answered:
         raise InputError(
-            f"{directory / SUMMARY}: it is of {questions} questions, but {directory / 'results.jsonl'} is of {answered}; "
+            f"{directory / SUMMARY}: it is of {questions} questions, but {directory / RESULTS} is of {answered}; "
             "delete it: it is then made again from the results"
         )
     modalities = content["modalities"]
@@ -64,6 +82,11 @@ def _evaluation(content: Any, rows: list[EvaluationRow], label: str, directory: 
         root=directory,
         **of_run,
     )
+
+
+def _left_out(directory: Path) -> int:
+    bad = bad_rows_of(directory / RESULTS)
+    return bad.read_bytes().count(b"\n") if bad.is_file() else 0
 
 
 def _category(name: str, content: Mapping[str, Any]) -> Category:

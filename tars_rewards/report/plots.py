@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tars_rewards.report.charts import Chart, Series
 
 COLUMNS = ("series", "place", "value", "low", "high", "n", "source")
-_WIDTH = 4.7  # inches: at 100 % about as wide as a telephone, so that its letters can be read there
+_WIDTH = 3.9  # inches: about as wide as a telephone, so that its letters can be read there
 _PALETTES = {
     "light": {
         "ink": "#1b2733",
@@ -153,10 +153,11 @@ def _figure(chart: Chart, palette: dict[str, str]) -> Figure:
     from matplotlib.figure import Figure
 
     named = len(chart.series) > 1 or any(each.published for each in chart.series)
-    columns = 1 if max(len(each.name) for each in chart.series) > 26 else 2
-    legend_rows = -(-len(chart.series) // columns) if named else 0
+    labels = [_wrapped(each.name, 40) for each in chart.series]
+    columns = 1 if max(map(len, labels)) > 18 else 2
+    legend_rows = -(-sum(label.count("\n") + 1 for label in labels) // columns) if named else 0
     row = max(0.4, 0.15 * len(chart.series) + 0.08)
-    height = 0.8 + row * len(chart.rows) if chart.dots else 2.6
+    height = 0.8 + row * len(chart.rows) if chart.dots else 2.3
     figure = Figure(figsize=(_WIDTH, height + 0.2 * legend_rows + 0.1), layout="constrained")
     axes = figure.add_subplot()
     (_dots if chart.dots else _lines)(axes, chart, palette)
@@ -172,7 +173,7 @@ def _lines(axes: Axes, chart: Chart, palette: dict[str, str]) -> None:
         y, low, high = _columns(series)
         marked = _MARKERS[series.look] if len(x) <= _MARKED and not series.published else None
         axes.plot(x, y, color=color, linestyle=_LINES[series.look], marker=marked, markersize=3.5, linewidth=1.6,
-                  label=series.name)  # fmt: skip
+                  label=_wrapped(series.name, 40))  # fmt: skip
         axes.fill_between(x, low, high, color=color, alpha=0.22, linewidth=0)
     axes.set(xlabel=chart.x, ylabel=chart.y)
     if chart.limits is not None:
@@ -195,8 +196,8 @@ def _dots(axes: Axes, chart: Chart, palette: dict[str, str]) -> None:
         axes.hlines(y, low, high, color=color, linewidth=2)
         filled = "none" if series.published else color
         axes.scatter(value, y, marker=_MARKERS[series.look], s=34, facecolor=filled, edgecolor=color, linewidth=1.3,
-                     label=series.name, zorder=3)  # fmt: skip
-    names = [textwrap.fill(textwrap.shorten(name, 44, placeholder="…"), 22) for name in chart.rows]
+                     label=_wrapped(series.name, 40), zorder=3)  # fmt: skip
+    names = [_wrapped(textwrap.shorten(name, 44, placeholder="…"), 18) for name in chart.rows]
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set(xlabel=chart.x, ylabel=None)
@@ -207,6 +208,10 @@ def _dots(axes: Axes, chart: Chart, palette: dict[str, str]) -> None:
         axes.axvline(0, color=palette["ink"], linewidth=0.8)
     axes.grid(axis="x")
     axes.set_axisbelow(True)
+
+
+def _wrapped(name: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(name, width))
 
 
 def _columns(series: Series) -> tuple[list[float], list[float], list[float]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SOURCE = "published, arXiv 2601.05543"
+from tars_rewards.drift.published import FORCED_COSINE
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,6 @@ ABLATION = (
 )
 """Of Phi-4-MM: speech accuracy, average of MMSU and OBQA in percent; MRR."""
 
-LAYER_COSINE = {
-    "mmsu": {"before": 0.9521, "+ representation": 0.9612, "+ both terms": 0.9722},
-    "obqa": {"before": 0.9526, "+ representation": 0.9608, "+ both terms": 0.9730},
-}
-"""Cosine of spoken and written states of the same completion, mean over 32 layers."""
-
 BENCHMARKS = {"mmsu": "mmsu", "obqa": "obqa", "openbookqa": "obqa"}
 """Published set by a run's benchmark."""
 
@@ -61,5 +55,5 @@ def published_set(benchmark: str) -> str | None:
 
 
 def layer_means() -> dict[str, float]:
-    """Published means over 32 layers of the cosine of forced states on MMSU, by what was trained."""
-    return {f"MMSU, {name}": value for name, value in LAYER_COSINE["mmsu"].items() if name != "+ representation"}
+    """Published means over layers of the cosine of forced states, before training and after, by name."""
+    return {f"MMSU, {name}": FORCED_COSINE["mmsu"][name] for name in ("base", "+ rep + beh")}

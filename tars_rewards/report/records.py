@@ -50,6 +50,8 @@ class Evaluation:
     conduct: Mapping[str, Mapping[str, Any]]  #: by modality: rows, unparsed, truncated, mean_tokens, tokens_per_second
     resampling: Mapping[str, Any]
     rows: Sequence[EvaluationRow]
+    left_out: int  #: questions without results, for they were bad
+    recorded: Mapping[str, Any]  #: all of its run.json
     root: Path  #: what paths of clips are relative to
 
 

@@ -32,7 +32,7 @@ class ReportSettings:
     def __post_init__(self) -> None:
         for name, least in (("questions", 0), ("clips", 0), ("completion_characters", 100)):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ConfigError(f"{name} is {value!r}; expected an integer of at least {least}")
         if not self.clip_megabytes > 0:
             raise ConfigError(f"clip_megabytes is {self.clip_megabytes!r}; expected a number above 0")

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tars_rewards.drift.published import SOURCE
+from tars_rewards.evaluation.benchmarks import BENCHMARKS
 from tars_rewards.report.drift_charts import run_name
 from tars_rewards.report.evaluation_charts import band, by_benchmark, heard
-from tars_rewards.report.published import ABLATION, MODELS, SOURCE, PublishedModel, published_set
+from tars_rewards.report.published import ABLATION, MODELS, PublishedModel, published_set
 from tars_rewards.report.records import SPEECH, TEXT, Comparison, DriftRun, Estimate, Evaluation
 
 NONE = "–"
@@ -101,8 +103,24 @@ def headline(runs: Sequence[Evaluation], *, published: bool) -> Table:
         )
     elif published:
         note += " None of these runs is on MMSU or OpenBookQA: the published figures at the end cannot be compared with them."
+    note += " ".join(["", *_reservations(runs)])
     columns = ("Run", "Questions", "Speech", "Text", "Gap", "MRR", "Own-text ratio")
     return Table("Accuracy and the modality gap", columns, bodies, note)
+
+
+def _reservations(runs: Sequence[Evaluation]) -> list[str]:
+    """What to bear in mind of some runs."""
+    found = []
+    for run in runs:
+        whole = BENCHMARKS.get(run.info.benchmark)
+        if whole is not None and run.questions != whole.questions:
+            found.append(
+                f"{run.label} has results of {run.questions} of the {whole.questions} questions of {run.info.benchmark}, "
+                "and is not comparable with published figures."
+            )
+        if run.left_out:
+            found.append(f"Of {run.label} {run.left_out} bad rows were left out.")
+    return found
 
 
 def _recovery(run: Evaluation) -> Cell:
@@ -225,7 +243,7 @@ def _with_n(estimate: Estimate | None, *, signed: bool) -> Cell:
     cell = percent(estimate, times=1.0, digits=3, signed=signed)
     if estimate is None or cell.text == NONE:
         return cell
-    n = f"n = {estimate.n}" if estimate.n is not None else ""
+    n = f"n\u00a0=\u00a0{estimate.n}" if estimate.n is not None else ""
     return Cell(cell.text, "; ".join(filter(None, (cell.detail or "no interval", n))))
 
 

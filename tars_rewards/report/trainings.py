@@ -47,11 +47,11 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
     if not path.is_file():
         return
     problems = []
-    for where, value, problem in read_rows(path, parquet=False):
+    for number, value, problem in read_rows(path, parquet=False):
         if problem is None and not isinstance(value, Mapping):
             problem = f"expected an object, got {type(value).__name__}"
         if problem is not None:
-            problems.append(f"{where}: {problem}")
+            problems.append(f"line {number}: {problem}")
         else:
             yield value
     if problems:

@@ -171,7 +171,7 @@ def _of_training(run: TrainingRun) -> str:
 
 def _recorded(inputs: Inputs, settings: ReportSettings) -> list[tuple[str, Mapping[str, Any]]]:
     found: list[tuple[str, Mapping[str, Any]]] = [
-        (f"Evaluation: {run.label}", {**run.info.to_json(), "resampling": run.resampling}) for run in inputs.evaluations
+        (f"Evaluation: {run.label}", {**run.recorded, "resampling": run.resampling}) for run in inputs.evaluations
     ]
     for comparison in inputs.comparisons:
         arms = {name: {"runs": arm["runs"], "settings": arm["settings"]} for name, arm in comparison.arms.items()}
