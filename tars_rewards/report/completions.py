@@ -123,11 +123,10 @@ def _card(
     box: ClipBox,
 ) -> Card:
     some = next(iter(said[runs[-1].label][question].values()))
-    clip = None
-    for run in reversed(runs):
-        row = said[run.label].get(question, {}).get(SPEECH)
-        if row is not None and row.audio is not None and (clip is None or clip.uri is None):
-            clip = box.clip(run.root / row.audio)
+    spoken = [(run, said[run.label].get(question, {}).get(SPEECH)) for run in reversed(runs)]
+    paths = [run.root / row.audio for run, row in spoken if row is not None and row.audio is not None]
+    path = next((path for path in paths if path.is_file()), paths[0] if paths else None)
+    clip = None if path is None else box.clip(path)
     answers = []
     for run in runs:
         rows = said[run.label].get(question, {})

@@ -103,20 +103,20 @@ def headline(runs: Sequence[Evaluation], *, published: bool) -> Table:
         )
     elif published:
         note += " None of these runs is on MMSU or OpenBookQA: the published figures at the end cannot be compared with them."
-    note += " ".join(["", *_reservations(runs)])
+    note += " ".join(["", *_reservations(runs, published)])
     columns = ("Run", "Questions", "Speech", "Text", "Gap", "MRR", "Own-text ratio")
     return Table("Accuracy and the modality gap", columns, bodies, note)
 
 
-def _reservations(runs: Sequence[Evaluation]) -> list[str]:
+def _reservations(runs: Sequence[Evaluation], published: bool) -> list[str]:
     """What to bear in mind of some runs."""
     found = []
     for run in runs:
         whole = BENCHMARKS.get(run.info.benchmark)
         if whole is not None and run.questions != whole.questions:
             found.append(
-                f"{run.label} has results of {run.questions} of the {whole.questions} questions of {run.info.benchmark}, "
-                "and is not comparable with published figures."
+                f"{run.label} has results of {run.questions} of the {whole.questions} questions of {run.info.benchmark}"
+                + (", and is not comparable with published figures." if published else ".")
             )
         if run.left_out:
             found.append(f"Of {run.label} {run.left_out} bad rows were left out.")

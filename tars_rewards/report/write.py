@@ -197,4 +197,6 @@ def _clips(box: ClipBox) -> str:
     if not box.embedded and not box.left_out:
         return ""
     left = "; ".join(f"{count} ({reason})" for reason, count in box.left_out.items())
-    return f"Clips in this page: {box.embedded}. " + (f"Left out: {left}." if left else "None left out.")
+    return f"Clips of the questions shown: {box.embedded} in this page. " + (
+        f"Left out: {left}." if left else "None left out."
+    )

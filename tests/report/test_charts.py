@@ -53,9 +53,7 @@ def test_a_chart_as_a_table():
 
 
 def test_a_chart_in_words():
-    assert CHART.in_words() == (
-        "Line chart of reward by step. speech: 0.5 at 1, 0.7 at 3. paper: 0.9 at 1, 0.9 at 3."
-    )
+    assert CHART.in_words() == ("Line chart of reward by step. speech: 0.5 at 1, 0.7 at 3. paper: 0.9 at 1, 0.9 at 3.")
 
 
 def test_a_chart_as_pictures(tmp_path):
@@ -105,7 +103,9 @@ def test_gap_by_category(inputs):
 
 
 def test_no_look_is_used_twice_in_a_chart_of_categories(inputs, tmp_path):
-    many = [runs.evaluation(tmp_path / f"r{i}", questions=24, clips=0, summary=False) for i in range(len(RUN_LOOKS) + 1)]
+    many = [
+        runs.evaluation(tmp_path / f"r{i}", questions=24, clips=0, summary=False) for i in range(len(RUN_LOOKS) + 1)
+    ]
     for chart in category_charts(collect(many).evaluations):
         looks = [each.look for each in chart.series]
         assert len(set(looks)) == len(looks)
@@ -134,7 +134,9 @@ def test_layers_before_and_after(inputs):
     [drift] = collect([inputs.drift]).drifts
     charts = {chart.name: chart for chart in layer_charts(drift, layer_means())}
     chart = charts["layers-forced-cosine-drift"]
-    curve = next(c for c in drift.curves if (c.run, c.states, c.measure, c.pairs) == ("model", "forced", "cosine", "matched"))
+    curve = next(
+        c for c in drift.curves if (c.run, c.states, c.measure, c.pairs) == ("model", "forced", "cosine", "matched")
+    )
     after = series(chart, "after: tars")
     assert after.points == curve.points
     assert list(after.x) == list(range(1, 13))
