@@ -90,7 +90,9 @@ class Candidate:
         try:
             yield subject
         finally:
-            subject.release()
+            if model is not self._given:  # a model that was loaded here must be gone before the next one is
+                del model, preparation
+                subject.release()
 
     def complete(
         self, subject: Subject, questions: Sequence[Question], *, label: str, progress: bool

@@ -168,9 +168,9 @@ def _refuse(bad: Mapping[str, TARSError], of: int) -> NoReturn:
 def _check_depth(candidates: Mapping[str, Candidate]) -> None:
     """Look at both models before an hour has passed."""
     if len(candidates) > 1:
-        depths = {candidate.name: candidate.depth() for candidate in candidates.values()}
+        depths = {run: candidate.depth() for run, candidate in candidates.items()}
         if len(set(depths.values())) > 1:
-            shown = " and ".join(f"{depth} of {name}" for name, depth in depths.items())
+            shown = " and ".join(f"{depth} ({run}: {candidates[run].name})" for run, depth in depths.items())
             raise ConfigError(
                 f"expected two models with as many decoder layers, to compare them one by one, got {shown}"
             )

@@ -23,7 +23,7 @@ def omni(tiny):
     return SpeechModel.load(tiny / "qwen2_5_omni", device="cpu")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def questions(clips):
     def make(number):
         steps = " ".join(f"{number}+{step}." for step in range(number + 2))
@@ -55,12 +55,12 @@ class LetterEmbedder:
         return np.array([[1.0 + text.count(chr(code)) for code in range(48, 123)] for text in texts], np.float32)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def embedder():
     return LetterEmbedder()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def given():
     """Settings that take the questions' completions and embed nothing."""
     return DriftSettings(sampling=None, bucket_tokens=8, resamples=200, config=TARSConfig(beta=0))

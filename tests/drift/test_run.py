@@ -8,13 +8,13 @@ import torch
 
 from tars_rewards import Question, TARSConfig
 from tars_rewards.batch import RolloutBatch
+from tars_rewards.drift import passes
 from tars_rewards.drift.passes import partners
 from tars_rewards.drift.run import measure_drift
 from tars_rewards.drift.settings import DriftSettings
 from tars_rewards.drift.states import Forcing, force
 from tars_rewards.errors import ConfigError, InputError, ScoringError
 from tars_rewards.representation import representation_term
-from tars_rewards.scoring import forward
 from tars_rewards.scoring.sampling import Sampling
 from tars_rewards.scoring.scorer import Scorer
 
@@ -139,9 +139,7 @@ def test_own_completions_are_compared_as_the_representation_term_does(speech_mod
         }
         scored = next(Scorer(speech_model, config=config).score([replace(question, completions=judged)]))
         reference = torch.tensor([2, 3, -1, -1])  # sample with sample
-        batch = RolloutBatch.from_rollouts(scored.rollouts, config) if hasattr(RolloutBatch, "from_rollouts") else None
-        batch = batch or RolloutBatch(scored.rollouts, config)
-        _, layers = representation_term(batch, reference)
+        _, layers = representation_term(RolloutBatch.from_rollouts(scored.rollouts, config), reference)
         expected.append(layers[:2].mean(0).numpy())
     found = drift.measured["model"].similarity["rollouts", "cosine", "matched"]
     np.testing.assert_allclose(found, expected, atol=2e-5)
@@ -337,8 +335,8 @@ def test_what_cannot_be_measured_is_refused(omni, tiny, questions, given):
         measure_drift(omni, [questions[0], questions[0]], settings=given)
     with pytest.raises(InputError, match="at least 2 questions that can be measured, got 1"):
         measure_drift(omni, questions[:1], settings=given)
+    nothing = [bad(each, completions={"speech": ["a"], "text": ["b"]}) for each in questions]
     with pytest.raises(InputError, match=r"completions\.reference"):
-        nothing = [bad(each, completions={"speech": ["a"], "text": ["b"]}) for each in questions]
         measure_drift(omni, nothing, settings=replace(given, forced="reference"))
 
 
@@ -347,7 +345,7 @@ def test_models_of_different_depth_are_refused_before_the_work(omni, tiny, quest
 
     shallow = SpeechModel.load(tiny / "qwen2_5_omni", device="cpu")
     monkeypatch.setattr(shallow, "layers", shallow.layers[:2])
-    monkeypatch.setattr(forward, "measure", None)
+    monkeypatch.setattr(passes, "measure", None)
     with pytest.raises(ConfigError, match="as many decoder layers"):
         measure_drift(omni, questions, against=shallow, settings=given)
 
