@@ -9,10 +9,12 @@ from typing import Literal
 from tars_rewards.report.records import SPEECH, TEXT, Estimate
 
 Look = Literal[
-    "speech", "text", "first", "second", "third", "fourth", "change", "control", "published", "published_text"
-]
+    "speech", "text", "first", "second", "third", "fourth", "first_control", "second_control", "change", "control",
+    "published", "published_second",
+]  # fmt: skip
 RUN_LOOKS: tuple[Look, ...] = ("first", "second", "third", "fourth")
 """Of runs, in the order given; used again from the beginning where there are more."""
+PUBLISHED_LOOKS: tuple[Look, ...] = ("published", "published_second")
 MODALITY_LOOKS: dict[str, Look] = {SPEECH: "speech", TEXT: "text"}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
-from tars_rewards.report.charts import Chart, Look, Series
+from tars_rewards.report.charts import PUBLISHED_LOOKS, Chart, Look, Series
 from tars_rewards.report.records import Curve, DriftRun, Estimate
 
 MEASURES = {"cosine": "cosine", "centred": "centred cosine", "cka": "debiased linear CKA"}
@@ -18,21 +18,20 @@ def layer_charts(drift: DriftRun, published: Mapping[str, float]) -> list[Chart]
 
     Args:
         drift: What was measured.
-        published: Means over layers of the cosine of forced states, by name, to be drawn beside it.
+        published: Means over layers of the cosine of forced states, by name, to be drawn beside it: two at most.
     """
     charts = []
     for states, measure in dict.fromkeys((curve.states, curve.measure) for curve in drift.curves):
         curves = [curve for curve in drift.curves if (curve.states, curve.measure) == (states, measure)]
         what = f"{MEASURES.get(measure, measure)}, {STATES.get(states, states)}"
         name = f"layers-{states}-{measure}-{drift.label}"
-        series = [_series(drift, curve) for curve in curves if curve.run != "difference" and curve.pairs != "margin"]
+        series = _similarities(drift, curves)
         anchors = published if (states, measure) == ("forced", "cosine") else {}
         width = max((len(each.x) for each in series), default=1)
         series += [
-            Series(f"published, {text} ({value:g})", [1.0, float(width)], [Estimate(value)] * 2, "published",
-                   "none published")
-            for text, value in anchors.items()
-        ]  # fmt: skip
+            Series(f"published, {text} ({value:g})", [1.0, float(width)], [Estimate(value)] * 2, look, "none published")
+            for (text, value), look in zip(anchors.items(), PUBLISHED_LOOKS, strict=False)
+        ]
         caption = f"Bands: {_level(drift)} over {drift.questions} questions. {_control(series)}" + (
             " Published lines are means over layers of other models on other questions: a scale, not a target."
             if anchors
@@ -51,8 +50,8 @@ def position_charts(drift: DriftRun) -> list[Chart]:
     for measure, places in dict.fromkeys((curve.measure, curve.places) for curve in drift.positions):
         curves = [curve for curve in drift.positions if (curve.measure, curve.places) == (measure, places)]
         what = MEASURES.get(measure, measure)
-        axis = "tenth of the completion" if places == "tenths" else "token of the completion"
-        series = [_series(drift, curve) for curve in curves if curve.run != "difference" and curve.pairs != "margin"]
+        axis = "tenth of the completion" if places == "tenths" else "token of the completion, from"
+        series = _similarities(drift, curves)
         name = f"positions-{places}-{measure}-{drift.label}"
         caption = f"Mean over layers of forced states. Bands: {_level(drift)}. {_control(series)}" + (
             " Places far from the beginning are of the questions with long completions alone."
@@ -80,10 +79,17 @@ def _difference(drift: DriftRun, curves: Sequence[Curve], name: str, title: str,
     return [Chart(name, title, caption, axis, "difference", series, zero=True)] if series else []
 
 
+def _similarities(drift: DriftRun, curves: Sequence[Curve]) -> list[Series]:
+    """Before, after, and their controls."""
+    drawn = [curve for curve in curves if curve.run != "difference" and curve.pairs != "margin"]
+    return [_series(drift, curve) for curve in sorted(drawn, key=lambda curve: curve.run == "model")]
+
+
 def _series(drift: DriftRun, curve: Curve) -> Series:
     control = curve.pairs == "mismatched"
     looks: dict[tuple[str, bool], Look] = {
-        ("against", False): "first", ("model", False): "second", ("against", True): "control", ("model", True): "control",
+        ("against", False): "first", ("model", False): "second",
+        ("against", True): "first_control", ("model", True): "second_control",
     }  # fmt: skip
     name = run_name(drift, curve.run)
     return Series(f"{name}, mismatched" if control else name, _places(curve), curve.points, looks[curve.run, control],
@@ -112,6 +118,6 @@ def _level(drift: DriftRun) -> str:
 
 
 def _control(series: Sequence[Series]) -> str:
-    if not any(each.look == "control" for each in series):
+    if not any(each.look.endswith("control") for each in series):
         return ""
     return "Mismatched: the spoken states of one question with the written ones of another, as a control."

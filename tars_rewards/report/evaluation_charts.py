@@ -43,7 +43,7 @@ def _published_chart(name: str) -> Chart:
     caption = f"{SOURCE[0].upper()}{SOURCE[1:]}: other models and other software; no intervals were published."
     series = [
         Series(f"{SPEECH}, published", *_present(spoken), "published", "none published"),
-        Series(f"{TEXT}, published", *_present(written), "published_text", "none published"),
+        Series(f"{TEXT}, published", *_present(written), "published_second", "none published"),
     ]
     rows = [model.name for model in MODELS]
     return Chart(f"published-{name}", title, caption, "accuracy", "model", series, rows=rows, limits=(0.0, 1.0))

@@ -26,12 +26,14 @@ _PALETTES = {
         "text": "#c24e00",
         "first": "#7a4fa3",
         "second": "#00785c",
+        "first_control": "#7a4fa3",
+        "second_control": "#00785c",
         "third": "#a3355f",
         "fourth": "#6b6a00",
         "change": "#2f4a9e",
         "control": "#5d6b78",
         "published": "#5d6b78",
-        "published_text": "#5d6b78",
+        "published_second": "#5d6b78",
     },
     "dark": {
         "ink": "#e6ebf0",
@@ -40,12 +42,14 @@ _PALETTES = {
         "text": "#f2a15c",
         "first": "#c3a1ea",
         "second": "#4fd0a9",
+        "first_control": "#c3a1ea",
+        "second_control": "#4fd0a9",
         "third": "#f08bb0",
         "fourth": "#d6d15a",
         "change": "#a9bcff",
         "control": "#9fadba",
         "published": "#9fadba",
-        "published_text": "#9fadba",
+        "published_second": "#9fadba",
     },
 }
 # Told apart by more than colour: markers and lines differ too.
@@ -56,12 +60,13 @@ _MARKERS = {
     "second": "s",
     "third": "^",
     "fourth": "v",
+    "first_control": "x",
+    "second_control": "+",
     "change": "o",
     "control": "x",
     "published": "o",
-    "published_text": "s",
+    "published_second": "s",
 }
-_DOTTED = (0, (1, 2))
 _LINES: dict[str, Any] = {
     "speech": "-",
     "text": "--",
@@ -69,10 +74,12 @@ _LINES: dict[str, Any] = {
     "second": "-",
     "third": "-.",
     "fourth": (0, (5, 1, 1, 1, 1, 1)),
+    "first_control": ":",
+    "second_control": ":",
     "change": "-",
     "control": ":",
-    "published": _DOTTED,
-    "published_text": _DOTTED,
+    "published": (0, (1, 2)),
+    "published_second": (0, (5, 2, 1, 2)),
 }
 _MARKED = 40  # points above which a line has no markers
 

@@ -12,6 +12,8 @@ from tars_rewards.report.records import SPEECH, TEXT, Estimate, TrainingRun
 
 _TERM = re.compile(r"tars/(?P<term>[^/]+)/(?P<modality>[^/]+)/mean")
 _VALIDATION = re.compile(r"(?P<before>.*tars/)(?P<modality>[^/]+)_accuracy")
+_GAP, _WITHOUT, _QUESTIONS = "tars/reward_gap", "tars/pairs/without_reference", "tars/pairs/count"
+_COSINES = ("representation", "behavior")
 _ORDER = ("total", "accuracy", "format", "representation", "behavior")
 _LEVEL = 0.95
 _Z = NormalDist().inv_cdf(0.5 + _LEVEL / 2)
@@ -47,19 +49,32 @@ def training_charts(run: TrainingRun) -> list[Chart]:
         )
         for term in sorted(means, key=_place)
     ]
-    alone = (
-        ("tars/reward_gap", "Gap in base reward", "text − speech", "Mean base reward of text less that of speech."),
-        ("tars/pairs/without_reference", "Questions without a reference", "share",
-         "Share of questions without a correct text completion: their alignment terms are absent."),
-    )  # fmt: skip
-    for key, title, label, words in alone:
-        points = [(step, Estimate(metrics[key])) for step, metrics in run.steps if key in metrics]
-        if points:
-            series = Series(label, [float(step) for step, _ in points], [each for _, each in points], "change", "none")
-            name = key.rpartition("/")[2].replace("_", "-")
-            caption = f"{words} The metrics hold no spread of it, so there is no interval; steps scatter as they do."
-            charts.append(Chart(f"{name}-{run.label}", title, caption, "step", label, [series], zero=True))
-    return charts + _validation_charts(run)
+    return [*charts, *_gap_chart(run), *_reference_chart(run), *_validation_charts(run)]
+
+
+def _gap_chart(run: TrainingRun) -> list[Chart]:
+    points = {step: Estimate(metrics[_GAP]) for step, metrics in run.steps if _GAP in metrics}
+    caption = "Mean base reward of text less that of speech. The metrics hold no spread of it, so there is no interval."
+    return _alone(f"reward-gap-{run.label}", "Gap in base reward", "text − speech", caption, points)
+
+
+def _reference_chart(run: TrainingRun) -> list[Chart]:
+    points = {}
+    for step, metrics in run.steps:
+        if (share := metrics.get(_WITHOUT)) is not None:
+            n = metrics.get(_QUESTIONS)
+            points[step] = Estimate(share, *_wilson(share, n), int(n)) if n else Estimate(share)
+    caption = (
+        "Share of a step's questions without a correct text completion, whose alignment terms are absent, with 95 % interval "
+        "(Wilson)."
+    )
+    return _alone(f"without-reference-{run.label}", "Questions without a reference", "share", caption, points)
+
+
+def _alone(name: str, title: str, label: str, caption: str, points: Mapping[int, Estimate]) -> list[Chart]:
+    series = Series(label, [float(step) for step in points], list(points.values()), "change")
+    return [Chart(name, title, caption, "step", label, [series], zero=True)] if points else []
+
 
 
 def _along(run: TrainingRun, key: str) -> tuple[list[float], list[Estimate]]:
@@ -71,13 +86,16 @@ def _estimate(metrics: Mapping[str, float], key: str) -> Estimate:
     value, std, count = metrics[f"{key}/mean"], metrics.get(f"{key}/std"), metrics.get(f"{key}/count")
     if not count:
         return Estimate(value)
-    n = min(count, metrics.get("tars/pairs/count", count))
+    n = min(count, metrics.get(_QUESTIONS, count))
     if key.split("/")[1] in ("accuracy", "format") and 0.0 <= value <= 1.0:
         return Estimate(value, *_wilson(value, n), int(n))
     if std is None or n < 2:
         return Estimate(value, n=int(n))
     reach = _Z * std / math.sqrt(n - 1)  # `std` is the population's
-    return Estimate(value, value - reach, value + reach, int(n))
+    low, high = value - reach, value + reach
+    if key.split("/")[1] in _COSINES:
+        low, high = max(-1.0, low), min(1.0, high)
+    return Estimate(value, low, high, int(n))
 
 
 def _wilson(share: float, n: float) -> tuple[float, float]:

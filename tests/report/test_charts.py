@@ -182,6 +182,9 @@ def test_terms_by_step_and_modality(inputs):
     assert [each.name for each in charts["Reward: representation"].series] == ["speech"]
     assert list(series(charts["Accuracy in validation"], "speech").x) == [8, 16, 24]
     assert charts["Gap in base reward"].series[0].points[0].low is None
+    without = charts["Questions without a reference"].series[0].points[0]
+    assert 0 < without.low < without.value == 0.05 < without.high
+    assert max(each.high for each in series(charts["Reward: representation"], "speech").points) <= 1.0
 
 
 def test_wilson_is_that_of_scipy():

@@ -5,6 +5,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 import report_runs as runs
@@ -120,7 +121,7 @@ def test_headings_are_in_order(page, lone_page):
         levels = [int(tag[1]) for tag, _ in each.elements if re.fullmatch("h[1-6]", tag)]
         assert levels[0] == 1
         assert levels.count(1) == 1
-        assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+        assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
 def test_pictures_and_tables_can_be_read_by_those_who_do_not_see_them(page):
