@@ -10,7 +10,6 @@ from importlib.resources import files
 from typing import Any
 
 from tars_rewards._version import __version__
-from tars_rewards.errors import MissingDependencyError
 from tars_rewards.report import tables
 from tars_rewards.report.completions import Set
 from tars_rewards.report.evaluation_charts import about
@@ -116,16 +115,9 @@ def render(
         created: When.
         summary: What it is made from, in a sentence.
         clips: What was embedded and what was left out, in a sentence; "" where there is nothing to say.
-
-    Raises:
-        MissingDependencyError: Jinja2 is not installed.
     """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise MissingDependencyError(
-            "a report needs Jinja2, which is not installed: pip install 'tars-rewards[report]'"
-        ) from error
+    import jinja2
+
     # Completions are other people's text: everything is escaped, and the browser is told to run and fetch nothing.
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tars_rewards.report"),

@@ -8,8 +8,6 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tars_rewards.errors import MissingDependencyError
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -81,6 +79,7 @@ _LINES: dict[str, Any] = {
     "published": (0, (1, 2)),
     "published_second": (0, (5, 2, 1, 2)),
 }
+_LONGEST = 54  # characters of a row's name that are shown
 _MARKED = 40  # points above which a line has no markers
 
 
@@ -98,17 +97,9 @@ class Picture:
 
 
 def draw(chart: Chart) -> Picture:
-    """Draw a chart in both palettes.
+    """Draw a chart in both palettes."""
+    import matplotlib
 
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-    """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise MissingDependencyError(
-            "a report's plots need matplotlib, which is not installed: pip install 'tars-rewards[report]'"
-        ) from error
     drawn: dict[tuple[str, str], bytes] = {}
     size = (0.0, 0.0)
     for theme, kind in (("light", "svg"), ("dark", "svg"), ("light", "png")):
@@ -151,6 +142,7 @@ def _style(palette: dict[str, str]) -> Any:  # a mapping; its keys are typed one
         "grid.linewidth": 0.7,
         "legend.frameon": False,
         "legend.fontsize": 9.5,
+        "text.parse_math": False,  # names are names, also with a $ in them
         "svg.fonttype": "path",
         "svg.hashsalt": "tars-rewards",  # the same chart is the same file
     }
@@ -204,7 +196,7 @@ def _dots(axes: Axes, chart: Chart, palette: dict[str, str]) -> None:
         filled = "none" if series.published else color
         axes.scatter(value, y, marker=_MARKERS[series.look], s=34, facecolor=filled, edgecolor=color, linewidth=1.3,
                      label=_wrapped(series.name, 40), zorder=3)  # fmt: skip
-    names = [_wrapped(textwrap.shorten(name, 44, placeholder="…"), 18) for name in chart.rows]
+    names = [_wrapped(name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…", 18) for name in chart.rows]
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set(xlabel=chart.x, ylabel=None)
@@ -218,7 +210,9 @@ def _dots(axes: Axes, chart: Chart, palette: dict[str, str]) -> None:
 
 
 def _wrapped(name: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(name, width))
+    """A name in lines. matplotlib leaves names that begin with an underscore out of legends: they get a space."""
+    lines = "\n".join(textwrap.wrap(name, width))
+    return f" {lines}" if lines.startswith("_") else lines
 
 
 def _columns(series: Series) -> tuple[list[float], list[float], list[float]]:

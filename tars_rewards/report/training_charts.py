@@ -76,7 +76,6 @@ def _alone(name: str, title: str, label: str, caption: str, points: Mapping[int,
     return [Chart(name, title, caption, "step", label, [series], zero=True)] if points else []
 
 
-
 def _along(run: TrainingRun, key: str) -> tuple[list[float], list[Estimate]]:
     there = [(step, metrics) for step, metrics in run.steps if f"{key}/mean" in metrics]
     return [float(step) for step, _ in there], [_estimate(metrics, key) for _, metrics in there]

@@ -7,10 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tars_rewards.errors import InputError
+from tars_rewards.errors import InputError, MissingDependencyError
 from tars_rewards.report import tables
 from tars_rewards.report.charts import Chart
 from tars_rewards.report.clips import ClipBox
@@ -59,6 +60,7 @@ def write_report(
     page = Path(out)
     if page.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"{page}: expected the name of a page, such as report.html")
+    _require("jinja2", "matplotlib")
     inputs = collect(paths)
     plots = _Plots(page.with_name(page.stem + "_files"))
     box = ClipBox(settings.clips, settings.clip_megabytes)
@@ -78,6 +80,20 @@ def write_report(
     return ReportFiles(page, plots.directory, plots.count, box.embedded, box.left_out)
 
 
+def _require(*names: str) -> None:
+    """Before anything is read or written."""
+    for name in names:
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"a report needs {name}, which is not installed: pip install 'tars-rewards[report]'"
+            ) from error
+
+
+_LONGEST = 120  # characters of a file's name
+
+
 class _Plots:
     """Draws charts, and keeps PNG and CSV under names of their own."""
 
@@ -94,7 +110,7 @@ class _Plots:
 
     def _figure(self, chart: Chart) -> Figure:
         picture = draw(chart)
-        base = re.sub(r"[^\w.-]+", "-", chart.name).strip("-")
+        base = re.sub(r"[^\w.-]+", "-", chart.name).strip("-")[:_LONGEST]
         name, number = base, 1
         while name in self._names:
             number += 1

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 
+import matplotlib
 import numpy as np
 import pytest
 import report_runs as runs
@@ -14,7 +15,7 @@ from tars_rewards.report.charts import RUN_LOOKS, Chart, Series
 from tars_rewards.report.collect import collect
 from tars_rewards.report.drift_charts import layer_charts, position_charts
 from tars_rewards.report.evaluation_charts import category_charts, condition_charts, evaluation_charts
-from tars_rewards.report.plots import _PALETTES, COLUMNS, draw
+from tars_rewards.report.plots import _PALETTES, COLUMNS, _figure, _style, draw
 from tars_rewards.report.published import MODELS, layer_means
 from tars_rewards.report.records import Estimate, TrainingRun
 from tars_rewards.report.training_charts import _wilson, training_charts
@@ -65,6 +66,20 @@ def test_a_chart_as_pictures(tmp_path):
     assert picture.light_svg == draw(CHART).light_svg  # the same data is the same file
     assert _PALETTES["light"]["speech"].encode() in picture.light_svg
     assert _PALETTES["dark"]["speech"].encode() in picture.dark_svg
+
+
+def test_names_are_shown_as_they_are():
+    """Neither formulas nor left out of the legend, and long ones in lines."""
+    names = ["_run", "$x$", "$", "a-very-long-name-of-a-run-" * 4]
+    chart = Chart("n", "t", "c", "x", "y", [Series(name, [0], [Estimate(0.5)], "speech") for name in names])
+    with matplotlib.rc_context(_style(_PALETTES["light"])):
+        figure = _figure(chart, _PALETTES["light"])
+        shown = [text.get_text() for text in figure.legends[0].get_texts()]
+        figure.canvas.draw()
+        assert figure.legends[0].get_window_extent().x0 >= 0
+        assert figure.legends[0].get_window_extent().width <= figure.bbox.width
+    assert [text.strip().replace("\n", "") for text in shown] == names
+    assert not any(text.get_parse_math() for text in figure.legends[0].get_texts())
 
 
 @pytest.mark.parametrize(("theme", "background"), [("light", "#ffffff"), ("dark", "#19212a")])

@@ -1,11 +1,12 @@
 """What a report is given, and what it says of what it cannot use."""
 
 import json
+import sys
 
 import pytest
 import report_runs as runs
 
-from tars_rewards.errors import ConfigError, InputError
+from tars_rewards.errors import ConfigError, InputError, MissingDependencyError
 from tars_rewards.report.collect import collect
 from tars_rewards.report.settings import ReportSettings
 from tars_rewards.report.write import write_report
@@ -189,6 +190,14 @@ def test_a_report_of_nothing(tmp_path):
 def test_a_page_is_asked_for_by_its_name(inputs, tmp_path):
     with pytest.raises(InputError, match=r"such as report\.html"):
         write_report([inputs.before], tmp_path / "report.pdf")
+
+
+@pytest.mark.parametrize("name", ["jinja2", "matplotlib"])
+def test_what_is_not_installed_is_said_before_anything_is_written(name, inputs, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingDependencyError, match=rf"needs {name}.*pip install 'tars-rewards\[report\]'"):
+        write_report([inputs.before], tmp_path / "report.html")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

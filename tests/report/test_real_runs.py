@@ -32,7 +32,13 @@ def questions(clips):
 
     return [
         Question.from_row(
-            {"id": f"q{n}", "prompt": f"Is it {n}?", "audio": str(clips[n]), "answer": "B", "completions": completions(n)}
+            {
+                "id": f"q{n}",
+                "prompt": f"Is it {n}?",
+                "audio": str(clips[n]),
+                "answer": "B",
+                "completions": completions(n),
+            }
         )
         for n in range(5)
     ]
@@ -61,7 +67,9 @@ def test_evaluations_under_noise_and_their_comparison(tmp_path):
 
 def test_drift_before_and_after(tiny, questions, tmp_path):
     settings = DriftSettings(sampling=None, bucket_tokens=8, resamples=200, config=TARSConfig(beta=0))
-    drift = measure_drift(tiny / "qwen2_audio", questions, against=tiny / "qwen2_audio", settings=settings, device="cpu")
+    drift = measure_drift(
+        tiny / "qwen2_audio", questions, against=tiny / "qwen2_audio", settings=settings, device="cpu"
+    )
     drift.write(tmp_path / "drift")
     [found] = collect([tmp_path / "drift"]).drifts
     cosine = next(each for each in drift.curves if (each.run, each.states, each.measure, each.pairs)
