@@ -10,14 +10,13 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xxhash
 
 from tars_rewards.errors import AdapterError, ConfigError
 from tars_rewards.speech.families import SAMPLING_RATE
-from tars_rewards.speech.waveform import clip_name, load_waveform
 
 if TYPE_CHECKING:
+    import numpy as np
     from jaxtyping import Float
 
 _FRAME = SAMPLING_RATE // 50  # 20 ms
@@ -80,6 +79,8 @@ class Condition:
         """
         if self.clean:
             return clip
+        from tars_rewards.speech.waveform import clip_name, load_waveform
+
         samples = load_waveform(clip)
         if self.speed != 1:
             samples = _faster(samples, self.speed)
@@ -88,6 +89,8 @@ class Condition:
         return {"path": None, "array": samples, "sampling_rate": SAMPLING_RATE}
 
     def _noisy(self, samples: Float[np.ndarray, " samples"], identity: str, name: str) -> Float[np.ndarray, " samples"]:
+        import numpy as np
+
         speech = active_power(samples)
         if speech == 0:
             raise AdapterError(f"clip {name} is silent, so that no noise has a ratio to it; drop it")
@@ -107,6 +110,8 @@ def active_power(samples: Float[np.ndarray, " samples"]) -> float:
     Returns:
         Mean square of the samples in frames of 20 ms that are at most 30 dB below the loudest one; 0 for silence.
     """
+    import numpy as np
+
     whole = np.pad(np.asarray(samples, dtype=np.float64), (0, -len(samples) % _FRAME))
     lengths = np.full(len(whole) // _FRAME, float(_FRAME))
     lengths[-1] -= len(whole) - len(samples)
@@ -118,11 +123,14 @@ def active_power(samples: Float[np.ndarray, " samples"]) -> float:
 
 def within_full_scale(samples: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " samples"]:
     """Samples as float32, made quieter as a whole where one is beyond ±1, so that none will be clipped."""
+    import numpy as np
+
     peak = float(np.abs(samples).max())
     return np.asarray(samples / peak if peak > 1 else samples, dtype=np.float32)
 
 
 def _faster(samples: Float[np.ndarray, " samples"], speed: float) -> Float[np.ndarray, " samples"]:
+    import numpy as np
     import soxr  # load_waveform has said what to do where it is missing
 
     return np.asarray(soxr.resample(samples, SAMPLING_RATE * speed, SAMPLING_RATE), dtype=np.float32)

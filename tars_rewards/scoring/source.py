@@ -160,3 +160,30 @@ def open_questions(source: str | os.PathLike[str] | RowSource, task: Task[Any]) 
         shutil.copyfileobj(sys.stdin.buffer, copy)
         copy.flush()
         yield QuestionFile(FileRows("-", copy.name), task)
+
+
+def read_questions(source: str | os.PathLike[str], *, skip_bad: bool = False) -> tuple[list[Question], list[str]]:
+    """All questions of a file at once.
+
+    Args:
+        source: JSONL or Parquet.
+        skip_bad: Leave out bad rows.
+
+    Returns:
+        The questions, and what is wrong with the rows that were left out.
+
+    Raises:
+        InputError: The file cannot be read; rows are bad (all are named) and not to be left out, or there are no others.
+    """
+    rows = FileRows(source)
+    questions, problems = [], []
+    for row in rows.rows():
+        try:
+            if row.problem is not None:
+                raise InputError("", [row.problem])
+            questions.append(Question.from_row(row.value, root=rows.root))
+        except InputError as error:
+            problems += [f"{rows.where(row.number)}: {problem}" for problem in error.problems]
+    if not questions or (problems and not skip_bad):
+        raise InputError(f"{rows.name}: {len(problems)} problems, {len(questions)} questions:", problems)
+    return questions, problems
