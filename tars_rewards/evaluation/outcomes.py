@@ -50,7 +50,7 @@ class Asked(NamedTuple):
     """What a question is, beside its id."""
 
     answer: str
-    prompt: str  #: fingerprint
+    prompt: int  #: fingerprint
     category: str | None
 
 

@@ -156,9 +156,10 @@ def read_results(directory: str | os.PathLike[str]) -> Iterator[EvaluationRow]:
     if not path.is_file():
         raise InputError(f"{path}: expected the results of a run, got no such file; {_AGAIN}")
     problems: list[str] = []
-    known: dict[str, tuple[str, str | None, str]] = {}
-    seen: dict[tuple[str, str, int], str] = {}
-    for where, value, problem in read_rows(path, parquet=False):
+    known: dict[str, tuple[str, str | None, int]] = {}
+    seen: dict[tuple[str, str, int], int] = {}
+    for number, value, problem in read_rows(path, parquet=False):
+        where = f"line {number}"
         if len(problems) >= _MOST_PROBLEMS:
             problems.append(f"{where}: not read any further")
             break
@@ -174,7 +175,7 @@ def read_results(directory: str | os.PathLike[str]) -> Iterator[EvaluationRow]:
         about = (row.answer, row.category, fingerprint(row.prompt))
         if identity in seen:
             problems.append(
-                f"{where}: expected each (id, modality, sample_id) once, got {identity} again after {seen[identity]}"
+                f"{where}: expected each (id, modality, sample_id) once, got {identity} again after line {seen[identity]}"
             )
         elif known.setdefault(row.id, about) != about:
             differing = [name for name, a, b in zip(_ABOUT, known[row.id], about, strict=True) if a != b]
@@ -182,7 +183,7 @@ def read_results(directory: str | os.PathLike[str]) -> Iterator[EvaluationRow]:
                 f"{where}: field {name!r}: expected that of the other rows of {row.id!r}" for name in differing
             ]
         else:
-            seen[identity] = where
+            seen[identity] = number
             yield row
     if problems:
         raise InputError(f"{path} cannot be used; run `tars-rewards evaluate` again for it:", problems)
@@ -197,13 +198,13 @@ def questions_fingerprint(questions: Iterable[tuple[str, str]]) -> str:
         >>> questions_fingerprint([("q1", "A")]) == questions_fingerprint([("q1", "B")])
         False
     """
-    total = sum(int(fingerprint(list(question)), 16) for question in questions)
+    total = sum(fingerprint(list(question)) for question in questions)
     return f"{total % 2**64:016x}"
 
 
 def prompts_fingerprint(system: str | None, instruction: str | None, template: str | None = None) -> str:
     """Fingerprint of what surrounds every question: system prompt, instruction, and the chat template if it is given."""
-    return fingerprint({"system": system, "instruction": instruction, "template": template})
+    return f"{fingerprint({'system': system, 'instruction': instruction, 'template': template}):016x}"
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
