@@ -181,7 +181,7 @@ def test_table(runs):
 def outcomes(directory, share):
     """A run without its files, for simulation."""
     info = RunInfo(directory, "huggingface", "obqa", "", "", "tags", "", "")
-    questions = {f"q{index}": Asked("B", "", None) for index in range(len(share["speech"]))}
+    questions = {f"q{index}": Asked("B", 0, None) for index in range(len(share["speech"]))}
     return Outcomes(directory, info, questions, share, dict.fromkeys(share, 1.0), dict.fromkeys(share, Totals()))
 
 
