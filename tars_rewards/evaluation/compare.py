@@ -154,6 +154,7 @@ def compare_outcomes(runs: Sequence[Outcomes], arms: Sequence[str], resampling: 
 def comparison_table(comparison: Comparison) -> RenderableType:
     """The comparison for a terminal."""
     from rich.console import Group
+    from rich.markup import escape
     from rich.table import Table
 
     level = f"{100 * comparison.resampling.level:g} % interval"
@@ -170,12 +171,14 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     for arm in comparison.arms:
         spread = [f" ±{arm.spread[each]:.3f}" if arm.spread[each] is not None else "" for each in quantities]
         values = [shown(arm.values[each]) + more for each, more in zip(quantities, spread, strict=True)]
-        standing.add_row(arm.name, str(len(arm.runs)), *values)
-    against = Table("", f"arm, against {first.name}", "difference", level, "only one right", "p", "p (Holm)", "test")
+        standing.add_row(escape(arm.name), str(len(arm.runs)), *values)
+    against = Table(
+        "", f"arm, against {escape(first.name)}", "difference", level, "only arm : first right", "p", "p (Holm)", "test"
+    )
     for each in comparison.differences:
         counts = "-" if each.only_arm is None else f"{each.only_arm} : {each.only_first}"
         against.add_row(
-            _label(each.quantity, comparison.spoken), each.arm, *cells(each.estimate, signed=True), counts,
+            _label(each.quantity, comparison.spoken), escape(each.arm), *cells(each.estimate, signed=True), counts,
             _p(each.p), _p(each.p_holm), each.test,
         )  # fmt: skip
     notes = [f"Holm's correction is over {len(comparison.arms) - 1} arms, for each quantity by itself."]
@@ -200,7 +203,11 @@ def _difference(
     test, p, only_first, only_arm = "paired bootstrap", found.p_over_questions, None, None
     if found.p_over_runs is not None:
         test, p = "questions and runs", found.p_over_runs
-    elif quantity != GAP and len(first) == len(second) == 1 and np.isin(np.concatenate([first, second]), (0.0, 1.0)).all():
+    elif (
+        quantity != GAP
+        and len(first) == len(second) == 1
+        and np.isin(np.concatenate([first, second]), (0.0, 1.0)).all()
+    ):
         only_first, only_arm, p = mcnemar(first[0] > 0.5, second[0] > 0.5)
         test = "exact McNemar"
     return PairedDifference(

@@ -157,7 +157,7 @@ def read_results(directory: str | os.PathLike[str]) -> Iterator[EvaluationRow]:
         raise InputError(f"{path}: expected the results of a run, got no such file; {_AGAIN}")
     problems: list[str] = []
     known: dict[str, tuple[str, str | None, int]] = {}
-    seen: dict[tuple[str, str, int], str] = {}
+    seen: dict[tuple[str, str, int], int] = {}
     for number, value, problem in read_rows(path, parquet=False):
         where = f"line {number}"
         if len(problems) >= _MOST_PROBLEMS:
@@ -175,7 +175,7 @@ def read_results(directory: str | os.PathLike[str]) -> Iterator[EvaluationRow]:
         about = (row.answer, row.category, fingerprint(row.prompt))
         if identity in seen:
             problems.append(
-                f"{where}: expected each (id, modality, sample_id) once, got {identity} again after {seen[identity]}"
+                f"{where}: expected each (id, modality, sample_id) once, got {identity} again after line {seen[identity]}"
             )
         elif known.setdefault(row.id, about) != about:
             differing = [name for name, a, b in zip(_ABOUT, known[row.id], about, strict=True) if a != b]
@@ -183,7 +183,7 @@ def read_results(directory: str | os.PathLike[str]) -> Iterator[EvaluationRow]:
                 f"{where}: field {name!r}: expected that of the other rows of {row.id!r}" for name in differing
             ]
         else:
-            seen[identity] = where
+            seen[identity] = number
             yield row
     if problems:
         raise InputError(f"{path} cannot be used; run `tars-rewards evaluate` again for it:", problems)

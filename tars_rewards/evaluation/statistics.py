@@ -9,19 +9,22 @@ the comparison, and one on which everything speaks for the other. For an accurac
 answer, for a paired difference one more question lost and one more won. The estimate itself is of the real questions alone.
 
 The two cost nothing where there are many questions, and where there are few they keep the interval honest: a plain
-bootstrap of 30 right answers out of 30 says [1, 1]. Share of 95 % intervals that hold the truth (exact for accuracies, 2,000
-simulations otherwise):
+bootstrap of 30 right answers out of 30 says [1, 1]. Share of 95 % intervals that hold the truth (accuracies: least and most
+over a grid, by enumeration; otherwise 2,000 simulations):
 
 ==============================================  ===============  ================
 of                                              with the two     plain percentile
 ==============================================  ===============  ================
-accuracy 0.05 to 0.95, 50 to 3,074 questions    94 to 97 %       93 to 99 %
-gap, 100 to 455 questions, over 10 discordant   94 to 97 %       94 to 97 %
-own-text ratio, the same                        95 to 97 %       92 to 97 %
-gap or ratio, 2 to 10 discordant questions      95 to 100 %      67 to 98 %
+accuracy 0.05 to 0.95, 100 to 3,074 questions   93.7 to 96.8 %   93.7 to 96.8 %
+accuracy 0.95 to 0.99, the same                 93.5 to 99.7 %   63 to 96.8 %
+accuracy 0.05 to 0.95, 20 or 50 questions       92.1 to 99.7 %   64 to 97.1 %
+gap, 100 to 455 questions, over 10 discordant   94.4 to 97 %     94 to 96.6 %
+own-text ratio, the same                        94.7 to 97 %     92 to 97 %
+gap or ratio, 2 to 10 discordant questions      95 to 100 %      67 to 99.9 %
 ==============================================  ===============  ================
 
-With few discordant questions, or with fewer than 50 in all, they are thus wider than they had to be, not too narrow.
+With few discordant questions intervals are thus wider than they had to be. With fewer than 20 questions they cover 95 % on
+average over accuracies, but as little as 85 % (five questions) for single ones, since there are few values to take.
 
 **Samples.** Where a question's share is the mean of k verdicts, the made-up questions are moved towards the middle, by
 a factor of 1/sqrt(k).
@@ -97,7 +100,7 @@ class QuestionBootstrap:
         >>> answers = QuestionBootstrap({"speech": np.repeat([1.0, 0.0], [130, 70])})
         >>> accuracy = answers.estimate(lambda mean: mean["speech"])
         >>> accuracy.value, round(accuracy.low, 2), round(accuracy.high, 2)
-        (0.65, 0.58, 0.72)
+        (0.65, 0.58, 0.71)
     """
 
     def __init__(
@@ -206,7 +209,8 @@ def difference(
       Student's with degrees of freedom after Satterthwaite and Hillis. It assumes that an arm's runs are independent draws,
       that those of different arms are independent of each other (the same seed pairs nothing), and that their accuracies
       are about normal. An arm of one run is taken as it is, without variance: right for a model that was not trained, too
-      narrow for one that was.
+      narrow for one that was. Covers 94.5 to 97 % in simulations of two to five runs that differ by 2 to 4 points, where
+      questions alone cover 51 to 88 %; 98 % where runs do not differ.
 
     Args:
         first: A value a run and question.

@@ -131,11 +131,13 @@ def write_summary(directory: str | os.PathLike[str], summary: Summary) -> None:
 def summary_table(summary: Summary) -> RenderableType:
     """The summary for a terminal."""
     from rich.console import Group
+    from rich.markup import escape
     from rich.table import Table
 
     level = f"{100 * summary.resampling.level:g} % interval"
     figures = Table(
-        title=f"{summary.model} on {summary.benchmark}: {summary.questions} questions", title_justify="left"
+        title=f"{escape(summary.model)} on {escape(summary.benchmark)}: {summary.questions} questions",
+        title_justify="left",
     )
     for name, justify in (("", "left"), ("value", "right"), (level, "right")):
         figures.add_column(name, justify=justify)  # type: ignore[arg-type]
@@ -149,7 +151,7 @@ def summary_table(summary: Summary) -> RenderableType:
     parts: list[RenderableType] = [figures]
     if summary.recovery_rate is not None:
         parts.append(
-            f"MRR = 100 x spoken accuracy / {shown(summary.denominator)}, accuracy of {summary.denominator_name}"
+            f"MRR = 100 x spoken accuracy / {shown(summary.denominator)}, accuracy of {escape(str(summary.denominator_name))}"
         )
     generation = Table("modality", "rows", "unparsed", "truncated", "tokens, mean", "tokens/s")
     for name, each in summary.modalities.items():
@@ -163,7 +165,9 @@ def summary_table(summary: Summary) -> RenderableType:
         categories = Table("category", "questions", *names, *(["gap", level] if summary.gap is not None else []))
         for name, category in summary.categories.items():
             values = [shown(category.accuracy[modality].value) for modality in names]
-            categories.add_row(name, str(category.questions), *values, *(cells(category.gap) if category.gap else ()))
+            categories.add_row(
+                escape(name), str(category.questions), *values, *(cells(category.gap) if category.gap else ())
+            )
         parts.append(categories)
     return Group(*parts)
 
