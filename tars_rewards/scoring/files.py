@@ -34,14 +34,16 @@ class FileReport:
     mean_reward: Mapping[str, float] = field(default_factory=dict)  #: by modality, where the results are rewards
 
 
-def check_paths(source: str | os.PathLike[str], out: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+def check_paths(
+    source: str | os.PathLike[str] | RowSource, out: str | os.PathLike[str], *, overwrite: bool = False
+) -> None:
     """Say what `process` would say of the two paths: for callers that have a model to load before.
 
     Raises:
         InputError: The source does not exist, or a name does not say whether it is JSONL or Parquet; the output exists and
             is not to be overwritten, or its directory does not exist.
     """
-    if source != "-":
+    if isinstance(source, str | os.PathLike) and source != "-":
         is_parquet(source)
         if not os.path.exists(source):
             raise InputError(f"{os.fspath(source)} cannot be read: there is no such file")
