@@ -61,7 +61,9 @@ class EndpointEngine:
     out, and the statuses 408, 429 and 5xx; a `Retry-After` is kept to. The statuses 400, 413 and 422 are a question's
     error; all others stop the run.
 
-    A clip is sent as WAV, 16 kHz, mono, 16 bits.
+    A clip is sent as WAV, 16 kHz, mono, 16 bits. Temperature, top_p, length and seed are sent, and nothing else of sampling:
+    vLLM fills in what the checkpoint's generation config has, such as a repetition penalty, unless it is started with
+    ``--generation-config vllm``.
 
     Args:
         url: Base URL, such as "http://host:8000/v1"; `/chat/completions` is put behind it.

@@ -39,8 +39,8 @@ class EvaluationSettings:
     """Only that many questions, the first ones; None: all."""
 
     url: str | None = None
-    """Base URL of an OpenAI-compatible chat endpoint with audio input, such as "http://host:8000/v1"; None: the model runs in
-    this process."""
+    """Base URL of an OpenAI-compatible chat endpoint with audio input, such as "http://host:8000/v1" (vLLM: start it with
+    `--generation-config vllm`, or the checkpoint's own penalties apply); None: the model runs in this process."""
     api_key_var: str | None = None
     """Name of the environment variable that holds the endpoint's API key; None: no key is sent."""
     concurrency: int = 16
