@@ -7,6 +7,7 @@
 ``inspection``   ``inspect``
 ``doctor``       ``doctor``; ``installation`` and ``probes`` find out what it shows
 ``models``       ``models``
+``serve``        ``serve``
 ``messages``     what is said on stderr
 ===============  ============================================================================
 

@@ -11,6 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from tars_rewards.config import TARSConfig
 from tars_rewards.scoring.sampling import Sampling
+from tars_rewards.server.settings import ServerSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,11 +148,24 @@ class Models(Command):
     """For people, or for machines."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Serve(ModelCommand):
+    """Serve rewards over HTTP until told to stop (Ctrl-C, SIGTERM)."""
+
+    runs: ClassVar[str] = "serve:serve"
+
+    model: Annotated[str | None, tyro.conf.DisallowNone, arg(metavar="MODEL")] = None
+    """As --model of tars-rewards score."""
+    settings: OmitArgPrefixes[ServerSettings] = field(default_factory=ServerSettings)
+    reward: OmitArgPrefixes[TARSConfig] = field(default_factory=TARSConfig)
+
+
 COMMANDS: dict[str, type[Command]] = {
     "score": Score,
     "sample": Sample,
     "inspect": Inspect,
     "doctor": Doctor,
     "models": Models,
+    "serve": Serve,
 }
 """By the name that is typed."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tars_rewards.cli.messages import say
 from tars_rewards.config import TARSConfig
+from tars_rewards.scoring.files import check_paths
 
 if TYPE_CHECKING:
     from tars_rewards.cli.commands import ModelCommand, Sample, Score
@@ -20,6 +21,7 @@ def score(command: Score) -> int:
     Raises:
         TARSError: As `Scorer.score_file`.
     """
+    check_paths(command.source, command.out, overwrite=command.overwrite)
     scorer = make_scorer(command, command.model, command.reward, progress=not command.no_progress)
     report = scorer.score_file(
         command.source,
@@ -39,6 +41,7 @@ def sample(command: Sample) -> int:
         TARSError: As `Scorer.sample_file`.
     """
     config = TARSConfig(target_modality=command.target_modality, anchor_modality=command.anchor_modality)
+    check_paths(command.source, command.out, overwrite=command.overwrite)
     scorer = make_scorer(command, command.model, config, progress=not command.no_progress)
     report = scorer.sample_file(
         command.source,

@@ -18,7 +18,7 @@ of                                              with the two     plain percentil
 accuracy 0.05 to 0.95, 100 to 3,074 questions   93.7 to 96.8 %   93.7 to 96.8 %
 accuracy 0.95 to 0.99, the same                 93.5 to 99.7 %   63 to 96.8 %
 accuracy 0.05 to 0.95, 20 or 50 questions       92.1 to 99.7 %   64 to 97.1 %
-gap, 100 to 455 questions, over 10 discordant   94.5 to 97 %     94 to 96.6 %
+gap, 100 to 455 questions, over 10 discordant   94.4 to 97 %     94 to 96.6 %
 own-text ratio, the same                        94.7 to 97 %     92 to 97 %
 gap or ratio, 2 to 10 discordant questions      95 to 100 %      67 to 99.9 %
 ==============================================  ===============  ================
@@ -209,7 +209,8 @@ def difference(
       Student's with degrees of freedom after Satterthwaite and Hillis. It assumes that an arm's runs are independent draws,
       that those of different arms are independent of each other (the same seed pairs nothing), and that their accuracies
       are about normal. An arm of one run is taken as it is, without variance: right for a model that was not trained, too
-      narrow for one that was.
+      narrow for one that was. Covers 94.5 to 97 % in simulations of two to five runs that differ by 2 to 4 points, where
+      questions alone cover 51 to 88 %; 98 % where runs do not differ.
 
     Args:
         first: A value a run and question.

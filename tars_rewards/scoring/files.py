@@ -15,6 +15,7 @@ from tqdm import tqdm
 from tars_rewards.errors import InputError, ScoringError, TARSError
 from tars_rewards.scoring.sink import BadRows, OutputFile, Sink, StandardOutput
 from tars_rewards.scoring.source import Item, QuestionFile, RowSource, open_questions
+from tars_rewards.scoring.tables import is_parquet
 from tars_rewards.scoring.tasks import Task
 from tars_rewards.scoring.work import paced
 
@@ -31,6 +32,28 @@ class FileReport:
     out: str
     bad_file: str | None  #: where the bad rows are, each with its problems; None if there are none
     mean_reward: Mapping[str, float] = field(default_factory=dict)  #: by modality, where the results are rewards
+
+
+def check_paths(
+    source: str | os.PathLike[str] | RowSource, out: str | os.PathLike[str], *, overwrite: bool = False
+) -> None:
+    """Say what `process` would say of the two paths: for callers that have a model to load before.
+
+    Raises:
+        InputError: The source does not exist, or a name does not say whether it is JSONL or Parquet; the output exists and
+            is not to be overwritten, or its directory does not exist.
+    """
+    if isinstance(source, str | os.PathLike) and source != "-":
+        is_parquet(source)
+        if not os.path.exists(source):
+            raise InputError(f"{os.fspath(source)} cannot be read: there is no such file")
+    if out != "-":
+        is_parquet(out)
+        if not overwrite and os.path.exists(out):
+            raise InputError(f"{os.fspath(out)} exists; choose another output, or overwrite it")
+        directory = os.path.dirname(os.fspath(out)) or "."
+        if not os.path.isdir(directory):
+            raise InputError(f"{os.fspath(out)}: expected an existing directory, {directory} is none")
 
 
 def process(
@@ -66,6 +89,7 @@ def process(
         ScoringError: A question failed, and bad ones are not to be skipped. The results of the others so far are kept.
     """
     begin = time.monotonic()
+    check_paths(source, out, overwrite=overwrite)
     with ExitStack() as stack:
         questions = stack.enter_context(open_questions(source, task))
         bad = BadRows(questions.name, out) if skip_bad else None

@@ -77,7 +77,7 @@ class OutputFile(Sink):
         overwrite: Drop what is there of earlier runs.
 
     Raises:
-        InputError: The output exists, or belongs to an interrupted run with other settings.
+        InputError: It belongs to an interrupted run with other settings.
     """
 
     def __init__(self, path: str | os.PathLike[str], settings: Mapping[str, Any], *, overwrite: bool) -> None:
@@ -88,10 +88,6 @@ class OutputFile(Sink):
         if overwrite:
             self._path.unlink(missing_ok=True)
             journal.unlink(missing_ok=True)
-        elif self._path.exists():
-            raise InputError(f"{self._path} exists; choose another output, or overwrite it")
-        if not self._path.parent.is_dir():
-            raise InputError(f"{self._path}: expected an existing directory, {self._path.parent} is none")
         self._journal = Journal(journal, settings)
 
     def begin(self, questions: Set[str]) -> int:

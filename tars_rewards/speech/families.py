@@ -7,6 +7,7 @@ from typing import Any
 
 from tars_rewards.errors import UnsupportedConfigError
 from tars_rewards.speech.family import SAMPLING_RATE, SpeechModelFamily, TrainableFamily, any_length, templated_inputs
+from tars_rewards.speech.scored_families import SCORED
 
 __all__ = [
     "LLAVA",
@@ -191,5 +192,5 @@ def _listed(families: Any) -> str:
     return "; ".join(f"{each.name} (model_type {each.checkpoint_type})" for each in families)
 
 
-for _family in (QWEN2_AUDIO, QWEN2_5_OMNI, QWEN3_OMNI, LLAVA):
+for _family in (QWEN2_AUDIO, QWEN2_5_OMNI, QWEN3_OMNI, LLAVA, *SCORED):
     register_family(_family)

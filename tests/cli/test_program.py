@@ -159,3 +159,19 @@ def test_help_into_a_pipe_that_is_closed():
         process.stdout.close()
         said = process.stderr.read()
     assert (process.returncode, said) == (141, "")
+
+
+@pytest.mark.parametrize(
+    ("source", "out", "expected"),
+    [
+        ("missing.jsonl", "out.jsonl", "there is no such file"),
+        ("in.jsonl", "in.jsonl", "exists; choose another output"),
+    ],
+)
+def test_paths_are_looked_at_before_a_model_is_loaded(call, questions, tmp_path, source, out, expected):
+    code, _, err = call(
+        "score", tmp_path / source, "--out", tmp_path / out, "--model", "no/such/model", "--no-progress"
+    )
+    assert code == 2
+    assert expected in err
+    assert "no/such/model" not in err

@@ -119,6 +119,7 @@ def test_a_reward_by_the_config_alone(key):
     assert server.requests[-1]["model"] == "m"
 
 
+@pytest.mark.filterwarnings("ignore:.*does not tell its window")
 def test_embeddings_are_kept_on_disk_by_model_and_url(tmp_path):
     with EmbeddingServer() as server, EmbeddingServer() as other:
         for _ in range(2):

@@ -9,6 +9,7 @@ import torch
 from tars_rewards import Question, TARSConfig
 from tars_rewards.batch import RolloutBatch
 from tars_rewards.drift import passes
+from tars_rewards.drift.measures import debiased_cka
 from tars_rewards.drift.passes import partners
 from tars_rewards.drift.run import measure_drift
 from tars_rewards.drift.settings import DriftSettings
@@ -93,28 +94,29 @@ def test_forced_cosine_is_that_of_the_text_completion_after_both_prompts(speech_
 def test_centred_cosine_and_cka_follow_from_plain_states(speech_model, questions, given):
     """From token states of separate forwards, kept whole: what the measurement never does."""
     drift = measure_drift(speech_model, questions, settings=given)
-    kept = []
-    for question in questions:
+
+    def states_of(index, audio):
+        question = questions[index]
         tokens = (*speech_model.tokenize(question.completions["text"][0].text), speech_model.end_of_turn)
-        states = []
-        for prompt in (
-            speech_model.prompt(question=question.prompt, media=None),
-            speech_model.prompt(question=None, media=question.audio),
-        ):
-            batch = speech_model.batch([prompt], [tokens], padding="right")
-            with torch.no_grad():
-                hidden = speech_model.model(**batch, output_hidden_states=True).hidden_states[1:-1]
-            states.append(torch.stack([each[0, len(prompt.token_ids) :] for each in hidden]).double())
-        kept.append(states)
+        prompt = speech_model.prompt(question=None if audio else question.prompt, media=audio)
+        batch = speech_model.batch([prompt], [tokens], padding="right")
+        with torch.no_grad():
+            hidden = speech_model.model(**batch, output_hidden_states=True).hidden_states[1:-1]
+        return torch.stack([each[0, len(prompt.token_ids) :] for each in hidden]).double()
+
+    kept = [[states_of(index, audio) for audio in (None, each.audio)] for index, each in enumerate(questions)]
     pooled = [torch.stack([states[side].mean(1) for states in kept]) for side in (0, 1)]
-    expected = [
-        torch.nn.functional.cosine_similarity(
-            *(states[side] - pooled[side].mean(0)[:, None] for side in (0, 1)), dim=-1
-        )
-        for states in kept
-    ]
-    expected = torch.stack([each.mean(1) for each in expected]).mean(0)
-    np.testing.assert_allclose(curve(drift, "forced", "centred").layers.mean[:-1], expected, atol=5e-5)
+    partner = partners(len(questions), given.seed)
+    expected = {"matched": [], "mismatched": []}
+    for index, (written, spoken) in enumerate(kept):
+        for pairs, other in (("matched", spoken), ("mismatched", states_of(index, questions[partner[index]].audio))):
+            cosines = torch.nn.functional.cosine_similarity(
+                written - pooled[0].mean(0)[:, None], other - pooled[1].mean(0)[:, None], dim=-1
+            )
+            expected[pairs].append(cosines.mean(1))
+    for pairs, values in expected.items():
+        found = curve(drift, "forced", "centred", pairs).layers.mean[:-1]
+        np.testing.assert_allclose(found, torch.stack(values).mean(0), atol=5e-5)
     for layer in range(LAYERS - 1):
         centred = []
         for side in pooled:  # U-centring (Székely and Rizzo 2014), in which the debiased HSIC is an inner product
@@ -132,7 +134,7 @@ def test_centred_cosine_and_cka_follow_from_plain_states(speech_model, questions
 def test_own_completions_are_compared_as_the_representation_term_does(speech_model, questions, given):
     drift = measure_drift(speech_model, questions, settings=given)
     config = TARSConfig(beta=0)
-    expected = []
+    expected, states = [], []
     for question in questions:
         judged = {
             name: [replace(each, correct=False) for each in question.completions[name]] for name in ("speech", "text")
@@ -141,8 +143,16 @@ def test_own_completions_are_compared_as_the_representation_term_does(speech_mod
         reference = torch.tensor([2, 3, -1, -1])  # sample with sample
         _, layers = representation_term(RolloutBatch.from_rollouts(scored.rollouts, config), reference)
         expected.append(layers[:2].mean(0).numpy())
+        states.append(torch.stack([rollout.hidden_states for rollout in scored.rollouts]))
     found = drift.measured["model"].similarity["rollouts", "cosine", "matched"]
     np.testing.assert_allclose(found, expected, atol=2e-5)
+    speech, text = torch.stack(states)[:, :2], torch.stack(states)[:, 2:]
+    for pairs, other in (("matched", speech), ("mismatched", speech[partners(len(questions), given.seed)])):
+        centred = torch.nn.functional.cosine_similarity(other - speech.mean((0, 1)), text - text.mean((0, 1)), dim=-1)
+        found = curve(drift, "rollouts", "centred", pairs).layers.mean
+        np.testing.assert_allclose(found, centred.mean((0, 1)), atol=1e-4)
+        cka = np.mean([debiased_cka(other[:, sample], text[:, sample]).value for sample in (0, 1)], axis=0)
+        np.testing.assert_allclose(curve(drift, "rollouts", "cka", pairs).layers.mean, cka, atol=1e-3)
 
 
 @pytest.mark.parametrize("budget", [1, 300])
@@ -175,11 +185,10 @@ def test_more_questions_than_are_in_memory_at_once(omni, questions, given):
             values = found.similarity[states, "cosine", "matched"][index]
             np.testing.assert_allclose(values, alone.similarity[states, "cosine", "matched"][index % 6], atol=2e-5)
     partner = partners(40, given.seed)
-    alike = [index for index in range(40) if partner[index] % 6 == index % 6]  # the partner is a copy
-    for index in alike:
-        pair = [found.similarity["forced", "cosine", pairs][index] for pairs in ("matched", "mismatched")]
-        np.testing.assert_allclose(*pair, atol=1e-6)
-    assert 0 < len(alike) < 40
+    alike = [partner[index] % 6 == index % 6 for index in range(40)]  # the partner is a copy
+    assert 0 < sum(alike) < 40
+    matched, mismatched = (found.similarity["forced", "cosine", pairs] for pairs in ("matched", "mismatched"))
+    assert (np.abs(matched - mismatched).max(axis=1) < 1e-5).tolist() == alike
 
 
 def test_a_model_against_itself_differs_in_nothing(omni, questions, given):

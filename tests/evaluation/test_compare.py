@@ -10,9 +10,9 @@ from scipy import stats
 
 from tars_rewards.errors import InputError
 from tars_rewards.evaluation.compare import compare_outcomes, compare_runs, comparison_table
-from tars_rewards.evaluation.outcomes import Asked, Outcomes, Totals
+from tars_rewards.evaluation.outcomes import Asked, Outcomes, Totals, read_outcomes
 from tars_rewards.evaluation.records import RunInfo
-from tars_rewards.evaluation.statistics import Resampling, holm
+from tars_rewards.evaluation.statistics import Resampling, difference, holm
 
 N = 200
 QUICK = Resampling(resamples=400)
@@ -99,6 +99,15 @@ def test_several_samples_are_not_for_mcnemar(tmp_path):
     paths = [make_run(tmp_path / name, {"speech": rng.random((50, 4)) < 0.5}) for name in ("a", "b")]
     (found,) = compare_runs(paths).differences
     assert (found.test, found.only_arm, found.only_first) == ("paired bootstrap", None, None)
+    first, second = (read_outcomes(path).share["speech"][None] for path in paths)
+    assert found.over_questions == difference(first, second, samples=4).over_questions
+
+
+def test_one_question_and_several_runs(tmp_path):
+    """Nothing can be said about runs from one question, and McNemar's test is for one run each."""
+    paths = [make_run(tmp_path / str(run), {"speech": [run > 0]}) for run in range(3)]
+    (found,) = compare_runs(paths, arms=["a", "b", "b"]).differences
+    assert (found.test, found.over_runs) == ("paired bootstrap", None)
 
 
 def test_a_modality_that_not_every_run_has_is_left_out_and_said(runs, tmp_path):

@@ -109,6 +109,35 @@ def test_interval_over_runs_covers(runs, spread, over_runs_covers, questions_alo
     assert false == SIMULATIONS - over_runs  # p and interval say the same
 
 
+def test_runs_that_do_not_differ_cost_little():
+    """Eight runs each on 100 questions: made-up questions weigh as one of eight, and the interaction counts once."""
+    rng, over_questions, wider = np.random.default_rng(7), 0, 0.0
+    for _ in range(SIMULATIONS):
+        hardness = rng.normal(0.7, 2.0, 100)
+        found = difference(arm(rng, hardness, 8, 0.0, 100), arm(rng, hardness, 8, 0.0, 100), resampling=QUICKEST)
+        width, alone = (each.high - each.low for each in (found.over_runs, found.over_questions))
+        over_questions += found.over_questions.low <= 0.0 <= found.over_questions.high
+        wider += width / alone / SIMULATIONS
+    assert 0.93 <= over_questions / SIMULATIONS <= 0.97
+    assert wider < 1.3
+
+
+def test_difference_of_questions_with_many_samples_covers():
+    """Eight samples a question: differences are small, and so must be the weight of the made-up questions."""
+    rng, covered = np.random.default_rng(12), 0
+    for _ in range(SIMULATIONS):
+        first, second = rng.binomial(8, [[0.7], [0.75]], size=(2, 60)) / 8
+        found = difference(first[None], second[None], samples=8, resampling=QUICKEST).over_questions
+        covered += found.low <= 0.05 + 1e-9 and found.high >= 0.05 - 1e-9
+    assert 0.93 <= covered / SIMULATIONS <= 0.97
+
+
+def test_one_question_says_nothing_about_runs():
+    found = difference(np.array([[0.0], [1.0]]), np.array([[1.0], [1.0]]))
+    assert found.over_runs is found.p_over_runs is None
+    assert found.over_questions.low < 0.0 < found.over_questions.high
+
+
 def test_spread_of_runs():
     first = np.array([[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0]])
     found = difference(first, np.array([[1.0, 1.0, 1.0, 1.0]]))

@@ -10,7 +10,7 @@ from rich.console import Console
 from tars_rewards import modality_gap
 from tars_rewards.errors import InputError
 from tars_rewards.evaluation.records import write_info, write_results
-from tars_rewards.evaluation.statistics import Resampling
+from tars_rewards.evaluation.statistics import QuestionBootstrap, Resampling
 from tars_rewards.evaluation.summary import summarize, summary_table, write_summary
 
 SPEECH = [1, 0, 0, 1, 0, 1, 0, 0, 1, 0] * 20
@@ -146,6 +146,13 @@ def test_samples_of_a_question_stay_together(tmp_path):
     assert four.rows == 800
     assert four.accuracy.value == one.value
     assert four.accuracy.high - four.accuracy.low == pytest.approx(one.high - one.low, abs=0.01)
+
+
+def test_samples_that_differ_tell_more(tmp_path):
+    right = np.random.default_rng(0).random((40, 8)) < 0.6
+    accuracy = summarize(make_run(tmp_path, {"speech": right})).modalities["speech"].accuracy
+    oracle = QuestionBootstrap({"speech": right.mean(axis=1)}, samples=8)
+    assert accuracy == oracle.estimate(lambda mean: mean["speech"])
 
 
 def test_json(run):

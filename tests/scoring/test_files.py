@@ -269,7 +269,7 @@ def test_an_output_that_exists_is_not_touched_unless_asked(scorer, many, tmp_pat
 @pytest.mark.parametrize(
     ("source", "out", "expected"),
     [
-        ("missing.jsonl", "out.jsonl", "missing.jsonl cannot be read: No such file or directory"),
+        ("missing.jsonl", "out.jsonl", "missing.jsonl cannot be read: there is no such file"),
         ("in.csv", "out.jsonl", "in.csv: expected a file name that ends in .jsonl, .ndjson, .json, .parquet, .pq"),
         ("in.jsonl", "out.csv", "out.csv: expected a file name that ends in"),
         ("in.jsonl", "nowhere/out.jsonl", "expected an existing directory"),

@@ -6,8 +6,10 @@ import pytest
 import torch
 import transformers
 from tiny_registry import media, reference, with_completion
+from torch.nn import Conv1d, Conv2d
 
 from tars_rewards.capture import capture_hidden_states
+from tars_rewards.errors import AdapterError
 from tars_rewards.speech.families import find_family
 from tars_rewards.speech.memo import ENCODED
 
@@ -66,12 +68,15 @@ def assert_same(ours, theirs):
 
 
 def encoder_calls(tiny_family):
-    """Counts how often convolutions outside the text decoder run: every encoder has some."""
+    """Counts how often convolutions outside the text decoder's layers run: every encoder has some."""
     calls = []
-    inside = set(tiny_family.speech.model.get_submodule(tiny_family.speech.family.decoder).modules())
-    for module in set(tiny_family.speech.model.modules()) - inside:
-        if isinstance(module, torch.nn.Conv1d | torch.nn.Conv2d):
-            module.register_forward_hook(lambda *_: calls.append(None))
+    model = tiny_family.speech.model
+    layers = model.get_submodule(tiny_family.speech.family.decoder).layers
+    parts = [each for each in set(model.modules()) - set(layers.modules()) if isinstance(each, Conv1d | Conv2d)]
+    if hasattr(tiny_family.module, "ENCODER"):
+        parts = [model.get_submodule(tiny_family.module.ENCODER)]
+    for part in parts:
+        part.register_forward_hook(lambda *_: calls.append(None))
     return calls
 
 
@@ -95,6 +100,10 @@ def test_prompts_are_those_of_the_checkpoints_own_template(tiny_family, heard, r
 
 def test_a_system_turn_goes_before(tiny_family, heard):
     words = "Be brief."
+    if not getattr(tiny_family.module, "SYSTEM_TURN", True):
+        with pytest.raises(AdapterError, match="give its text as the instruction"):
+            heard(0, system=words)
+        return
     with_turn = tiny_family.speech.processor.tokenizer.decode(list(heard(0, system=words).token_ids))
     without = tiny_family.speech.processor.tokenizer.decode(list(heard(0).token_ids))
     assert words in with_turn
@@ -114,10 +123,14 @@ def test_states_and_log_probs_are_those_of_a_plain_forward(tiny_family, heard, r
         (f"{QUESTION}\n{INSTRUCTION}", None, tokens[1]),
     ):
         inputs = with_completion(reference(module, tiny_family.directory, text, given), completion)
+        if hasattr(module, "prepare"):
+            module.prepare(plain, tiny_family.directory, given is not None)
         with torch.no_grad():
             output = plain(**inputs, output_hidden_states=True)
         log_probs = output.logits.log_softmax(dim=-1)[0, -len(completion) - 1 : -1]
         layers = [*output.hidden_states[1:-1], last[-1]]  # Hugging Face gives the last one behind the final norm
+        if hasattr(module, "states"):
+            layers = module.states(output.hidden_states)
         states = torch.stack([layer[0, -len(completion) :].mean(dim=0) for layer in layers])
         expected.append((log_probs[range(len(completion)), completion], states))
     assert_same(scored(speech, [heard(1), read], tokens, "right"), expected)

@@ -1,8 +1,17 @@
 """Every tiny family in ``tiny_families``: found by its file, made once, and how Hugging Face itself would be asked.
 
-A module there has ``NAME``, ``MODEL_TYPE``, ``available()`` and ``make(directory)``. Where the checkpoint's own
-``AutoProcessor`` is not how a user would ask the model, it says so by ``processor(directory)``, or by
-``reference(directory, text, media)``, which makes the inputs of one user turn in full. ``MEDIUM`` is "audio" if not given.
+A module there has ``NAME``, ``MODEL_TYPE``, ``available()`` and ``make(directory)``. What is not as usual with a family
+it says by one more of these:
+
+====================================  ====================================================================================
+``MEDIUM``                            "image", where it is not "audio"
+``processor(directory)``              the processor, where a user would not ask for ``AutoProcessor``
+``reference(directory, text, media)``  the inputs of one user turn, where a processor is not asked with parts of a content
+``prepare(model, directory, heard)``  what a user does to a loaded model before it listens or reads
+``states(hidden_states)``             each layer's states, where Hugging Face's are something else
+``ENCODER``                           the module that encodes, where no convolution does
+``SYSTEM_TURN``                       False, where there can be none before a clip
+====================================  ====================================================================================
 """
 
 from __future__ import annotations
