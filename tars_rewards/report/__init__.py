@@ -6,6 +6,7 @@
 ``charts``       what is drawn, as data; ``drift_charts`` and ``training_charts``; ``published`` figures beside it
 ``plots``        a chart as SVG (light and dark), PNG and CSV
 ``completions``  what was said to the same questions, side by side, with ``clips`` to listen to
-``page``         tables and the HTML page around it all
+``tables``       figures as text; ``drift_tables``
+``page``         the HTML page around it all
 ===============  =====================================================================================================
 """

@@ -9,10 +9,9 @@ from typing import Any
 
 from tars_rewards.drift.published import SOURCE
 from tars_rewards.evaluation.benchmarks import BENCHMARKS
-from tars_rewards.report.drift_charts import run_name
 from tars_rewards.report.evaluation_charts import band, by_benchmark, heard
 from tars_rewards.report.published import ABLATION, MODELS, PublishedModel, published_set
-from tars_rewards.report.records import SPEECH, TEXT, Comparison, DriftRun, Estimate, Evaluation
+from tars_rewards.report.records import SPEECH, TEXT, Comparison, Estimate, Evaluation
 
 NONE = "–"
 
@@ -206,45 +205,6 @@ def comparison(found: Comparison) -> Table:
     )
     columns = ("Arm", "Difference", "Only this : only first right", "p", "p (Holm)")
     return Table(f"Against {found.first}", columns, bodies, note)
-
-
-def behavior(drift: DriftRun) -> Table:
-    """Behaviour deviation."""
-    runs = [run for run in ("against", "model", "difference") if any(run in each for each in drift.behavior.values())]
-    rows = [
-        Row([Cell(name.replace("_", " ")), *[_with_n(by_run.get(run), signed=run == "difference") for run in runs]])
-        for name, by_run in drift.behavior.items()
-    ]
-    note = (
-        "Of pairs of a spoken and a written completion of the same question. Agreement, shares and consistency are in "
-        "[0, 1] or a cosine; steps, tokens and lengths are counts. n: questions that have the figure."
-    )
-    return Table(
-        f"Behaviour of {drift.label}", ("Figure", *(run_name(drift, run) for run in runs)), [Body("", rows)], note
-    )
-
-
-def overall(drift: DriftRun) -> Table:
-    """Similarity, mean over layers."""
-    rows = [
-        Row(
-            [
-                Cell(f"{curve.measure}, {curve.states}", f"{run_name(drift, curve.run)}, {curve.pairs}"),
-                _with_n(curve.overall, signed=curve.run == "difference"),
-            ]
-        )
-        for curve in drift.curves
-        if curve.overall is not None
-    ]
-    return Table(f"Mean over layers, {drift.label}", ("Similarity", "Mean"), [Body("", rows)])
-
-
-def _with_n(estimate: Estimate | None, *, signed: bool) -> Cell:
-    cell = percent(estimate, times=1.0, digits=3, signed=signed)
-    if estimate is None or cell.text == NONE:
-        return cell
-    n = f"n\u00a0=\u00a0{estimate.n}" if estimate.n is not None else ""
-    return Cell(cell.text, "; ".join(filter(None, (cell.detail or "no interval", n))))
 
 
 def published_tables() -> list[Table]:

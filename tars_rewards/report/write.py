@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tars_rewards.errors import InputError, MissingDependencyError
-from tars_rewards.report import tables
+from tars_rewards.report import drift_tables, tables
 from tars_rewards.report.charts import Chart
 from tars_rewards.report.clips import ClipBox
 from tars_rewards.report.collect import collect
@@ -154,9 +154,9 @@ def _sections(inputs: Inputs, plots: _Plots, box: ClipBox, settings: ReportSetti
             Section(
                 f"drift-{number}", f"Representational drift: {drift.label}",
                 "How alike the model's states are when it hears and when it reads the same question, layer by layer.",
-                tables=[tables.behavior(drift)] if drift.behavior else [],
+                tables=[drift_tables.behavior(drift)] if drift.behavior else [],
                 figures=plots.figures(charts),
-                folded=[tables.overall(drift)],
+                folded=[drift_tables.overall(drift)],
             )
             for number, (drift, charts) in enumerate(drifts, start=1)
         ],
@@ -171,7 +171,7 @@ def _sections(inputs: Inputs, plots: _Plots, box: ClipBox, settings: ReportSetti
             "completions", "Completions side by side", "What was said to the same questions, heard and read.", sets=said,
         ) if said else None,
         Section(
-            "published", "Published figures", "From the paper, for the scale of things; nothing here was measured by us.",
+            "published", "Published figures", "From the paper, for the scale of things: nothing in it was measured here.",
             folded=tables.published_tables(),
         ) if settings.published and (runs or inputs.drifts) else None,
         Section(

@@ -100,6 +100,17 @@ def drift(out: Path, *, layers: int = 12, against: bool = True, questions: int =
             starts = {"start": [place * step for place in range(count)]}
             positions.append(names | starts | estimate(middle, 0.01))
     positions[-1]["mean"][-1] = positions[-1]["low"][-1] = positions[-1]["high"][-1] = None
+    trends = [
+        {
+            "run": run,
+            "states": "forced",
+            "measure": "cosine",
+            "pairs": "matched",
+            **estimate(np.full(layers, -0.1), 0.01),
+        }
+        | {"overall": single(-0.125, 0.01)}
+        for run in runs
+    ]
     behavior = [
         {"run": run, "name": name, **single(value, 0.05)}
         for run in runs
@@ -109,7 +120,7 @@ def drift(out: Path, *, layers: int = 12, against: bool = True, questions: int =
         "format": 1, "kind": "drift", "tars_rewards": "0.1",
         "models": {"model": "runs/tars"} | ({"against": "models/tiny-omni"} if against else {}),
         "settings": {"forced": "text", "confidence": 0.95, "resamples": 2000}, "questions": questions, "layers": layers,
-        "final_norm": "before", "left_out": [], "curves": curves, "positions": positions, "trends": [],
+        "final_norm": "before", "left_out": [], "curves": curves, "positions": positions, "trends": trends,
         "behavior": behavior,
     }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
