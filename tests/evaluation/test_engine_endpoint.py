@@ -148,7 +148,7 @@ def test_retry_after_is_kept_to():
 def test_a_deadline_ends_it():
     with ChatServer(always=Reply(503, "loading")) as server:
         begin = time.monotonic()
-        with pytest.raises(ScoringError, match=r"status 503: 'loading', after \d+ attempts in .* \(deadline 0.5 s\)"):
+        with pytest.raises(ScoringError, match=r"after \d+ attempts in .* \(deadline 0.5 s\)"):
             engine(server, deadline=0.5).complete([question()], ["text"], GREEDY)
         assert time.monotonic() - begin < 5
         assert len(server.requests) > 1
