@@ -244,6 +244,18 @@ def test_both_models_are_fed_the_completions_of_the_one_compared_against(omni, o
     assert drift.measured["model"].forced == own["against" if shared else "model"]
 
 
+def test_tokens_of_another_vocabulary_are_not_taken_over(tiny, omni, questions, given):
+    """The text is, and what the other model makes of it is what it would make of the text alone."""
+    from tars_rewards.speech.model import SpeechModel
+
+    stranger = SpeechModel.load(tiny / "qwen2_audio", device="cpu")
+    greedy = replace(given, sampling=Sampling(n=1, temperature=0, max_new_tokens=8))
+    drift = measure_drift(omni, questions, against=stranger, settings=greedy)
+    said = drift.measured["against"].forced
+    assert all(each.token_ids for each in said)
+    assert drift.measured["model"].forced == [replace(each, token_ids=None) for each in said]
+
+
 @pytest.mark.parametrize("forced", ["text", "speech", "reference"])
 def test_which_completion_is_forced(omni, questions, given, forced):
     found = measure_drift(omni, questions, settings=replace(given, forced=forced)).measured["model"]
