@@ -27,11 +27,12 @@ from tars_rewards._version import __version__
 
 if TYPE_CHECKING:
     from tars_rewards.advantage import modality_normalized_advantages
+    from tars_rewards.batch import RolloutBatch
     from tars_rewards.capture import capture_hidden_states
     from tars_rewards.config import TARSConfig
     from tars_rewards.errors import TARSError
     from tars_rewards.metrics import ModalityGap, modality_gap
-    from tars_rewards.protocol import AnswerExtractor, BaseScore, Embedder, RewardResult, RewardTerm, Rollout
+    from tars_rewards.protocol import AnswerExtractor, BaseScore, Embedder, RewardResult, RewardTerm, Rollout, TermValue
     from tars_rewards.reward import TARSReward
     from tars_rewards.scoring.question import Completion, Question
     from tars_rewards.scoring.rows import ScoredQuestion
@@ -47,11 +48,13 @@ __all__ = [
     "RewardResult",
     "RewardTerm",
     "Rollout",
+    "RolloutBatch",
     "ScoredQuestion",
     "Scorer",
     "TARSConfig",
     "TARSError",
     "TARSReward",
+    "TermValue",
     "__version__",
     "capture_hidden_states",
     "modality_gap",
@@ -68,11 +71,13 @@ _HOME = {
     "RewardResult": "protocol",
     "RewardTerm": "protocol",
     "Rollout": "protocol",
+    "RolloutBatch": "batch",
     "ScoredQuestion": "scoring.rows",
     "Scorer": "scoring.scorer",
     "TARSConfig": "config",
     "TARSError": "errors",
     "TARSReward": "reward",
+    "TermValue": "protocol",
     "capture_hidden_states": "capture",
     "modality_gap": "metrics",
     "modality_normalized_advantages": "advantage",

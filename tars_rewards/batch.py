@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tars_rewards.errors import DuplicateRolloutError, ModalityError, RolloutError
+from tars_rewards.errors import ConfigError, DuplicateRolloutError, ModalityError, RolloutError
 from tars_rewards.protocol import BaseScore, Rollout
 
 if TYPE_CHECKING:
@@ -32,9 +32,24 @@ class RolloutBatch:
     sample_id: Int[np.ndarray, " rollouts"]
     is_target: Bool[np.ndarray, " rollouts"]  #: target modality; otherwise anchor modality
     scorable: Bool[np.ndarray, " rollouts"]  #: can take part in an alignment term: not empty, not left out as truncated
+    config: TARSConfig  #: the settings that it was made by
 
     def __len__(self) -> int:
         return len(self.rollouts)
+
+    def check_config(self, config: TARSConfig) -> None:
+        """Check that a reward's settings see the same targets, anchors and scorable rollouts as the batch's.
+
+        Raises:
+            ConfigError: A setting that the batch depends on differs.
+        """
+        for name in ("target_modality", "anchor_modality", "skip_truncated"):
+            ours, theirs = getattr(self.config, name), getattr(config, name)
+            if ours != theirs:
+                raise ConfigError(
+                    f"the RolloutBatch was made with {name}={ours!r}, the reward has {theirs!r}; make it by "
+                    "RolloutBatch.from_rollouts(rollouts, reward.config)"
+                )
 
     def describe(self, index: int) -> str:
         """Identity of one rollout, for messages."""
@@ -82,6 +97,7 @@ class RolloutBatch:
                 )
             pair[index], sample_id[index] = code, sample
         return cls(
+            config=config,
             rollouts=rollouts,
             pair_ids=list(codes),
             pair=pair,
@@ -108,6 +124,8 @@ def _check(rollout: object, index: int) -> None:
         expected = f"an integer sample_id of 64 bits or None, got {rollout.sample_id!r}"
     elif not isinstance(rollout.truncated, _BOOLEAN):
         expected = f"truncated to be True or False, got {rollout.truncated!r}"
+    elif not isinstance(rollout.embedding_failed, _BOOLEAN):
+        expected = f"embedding_failed to be True or False, got {rollout.embedding_failed!r}"
     elif rollout.base is not None and not _is_base_score(rollout.base):
         expected = f"a BaseScore(correct: bool, format: bool, reward: finite) or None as base, got {rollout.base!r}"
     elif rollout.base is None and rollout.correct is not None and not isinstance(rollout.correct, _BOOLEAN):

@@ -6,15 +6,22 @@ import difflib
 import functools
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from tars_rewards.errors import ConfigError
+from tars_rewards.terms import own_weights
+
+if TYPE_CHECKING:
+    from tars_rewards.protocol import RewardTerm
 
 LAYER_GROUPS = ("all", "shallow", "middle", "deep", "last")
 ANSWER_EXTRACTORS = ("tags", "voicebench", "xfinder")
+EMBEDDER_FAILURES = ("stop", "invalid")
 
 _Config = TypeVar("_Config")
 
@@ -63,12 +70,25 @@ class TARSConfig:
     layers: str | tuple[int, ...] | tuple[float, float] = "all"
     """Decoder layers compared: a group ("all", "shallow", "middle", "deep", "last"), layer numbers from 0 (negative
     ones count from the end), or two fractions of the depth, (start, stop). See `representation.select_layers`."""
+    terms: Mapping[str | RewardTerm, float] | Iterable[tuple[str | RewardTerm, float]] | None = None
+    """Terms of your own besides the two: a mapping from "module:name" (in Python also from the function itself) to a weight.
+    See docs/write_your_own_term.md; kept as a tuple of pairs. None: none."""
     seed: int = 0
     """Seed of the choice of references."""
     embedder: str = "Qwen/Qwen3-Embedding-0.6B"
-    """Sentence-transformers model of the behavior term: a name or a local directory."""
+    """Model of the behavior term: a sentence-transformers name or local directory, or what `embedder_url` calls it."""
     embedder_device: str | None = None
     """Where that model runs, such as "cpu" or "cuda:0"; None: sentence-transformers decides."""
+    embedder_url: str | None = None
+    """Base URL of an OpenAI-compatible embeddings endpoint that runs the model (vLLM, TEI, …), such as
+    "http://host:8000/v1"; None: sentence-transformers runs it. See `embedding_endpoint`."""
+    embedder_api_key_var: str | None = None
+    """Name of the environment variable that holds the endpoint's API key; None: no key is sent."""
+    embedder_deadline: float = 300.0
+    """Seconds that one call of the endpoint may take, with all its retries."""
+    on_embedder_failure: str = "stop"
+    """What happens when the embedder fails for good: "stop" the run with its error, or go on with the behavior term
+    "invalid" for the whole batch, with a warning and a count (tars/behavior/embedder_failures)."""
     embedding_cache: str | None = None
     """Directory in which embeddings are kept between runs; many processes may share it. None: none."""
     embedding_cache_size: int = 16384
@@ -100,6 +120,19 @@ class TARSConfig:
                 raise _wrong(name, "a non-empty string", value)
         if self.answer_extractor not in ANSWER_EXTRACTORS:
             raise _wrong("answer_extractor", f"one of {', '.join(ANSWER_EXTRACTORS)}", self.answer_extractor)
+        if self.on_embedder_failure not in EMBEDDER_FAILURES:
+            raise _wrong("on_embedder_failure", f"one of {', '.join(EMBEDDER_FAILURES)}", self.on_embedder_failure)
+        if self.embedder_url is not None:
+            object.__setattr__(self, "embedder_url", base_url(self.embedder_url))
+        if self.embedder_api_key_var is not None and not _is_variable(self.embedder_api_key_var):
+            # Not repeated: it may be the key itself.
+            raise ConfigError(
+                "embedder_api_key_var must be the name of an environment variable (letters, digits, underscores) or "
+                "None, got something else; put the key into a variable, and the variable's name here"
+            )
+        object.__setattr__(self, "embedder_deadline", _weight("embedder_deadline", self.embedder_deadline))
+        if not self.embedder_deadline:
+            raise _wrong("embedder_deadline", "a positive number of seconds", self.embedder_deadline)
         if self.embedder_device is not None and not isinstance(self.embedder_device, str):
             raise _wrong("embedder_device", 'a device such as "cpu" or None', self.embedder_device)
         if self.embedding_cache is not None:
@@ -115,6 +148,7 @@ class TARSConfig:
                 f"target_modality and anchor_modality are both {self.target_modality!r}; give each its own name"
             )
         object.__setattr__(self, "layers", _layers(self.layers))
+        object.__setattr__(self, "terms", own_weights(self.terms))
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> TARSConfig:
@@ -145,6 +179,32 @@ def _weight(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value < 0:
         raise _wrong(name, "a finite number of at least 0", value)
     return float(value)
+
+
+def base_url(value: object) -> str:
+    """Check the base URL of an embeddings endpoint, and return it without a slash at its end.
+
+    Raises:
+        ConfigError: It is none, or holds what does not belong into logs.
+    """
+    expected = "the http(s) URL that /embeddings is put behind, such as http://host:8000/v1, or None"
+    if not isinstance(value, str):
+        raise _wrong("embedder_url", expected, value)
+    parts = urlsplit(value)
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        # Not repeated: URLs are logged, and what is refused here may be a key.
+        raise ConfigError(
+            f"embedder_url must be {expected}, got one with a user, a query or a fragment; name the variable that holds "
+            "the key in embedder_api_key_var, and the model in embedder"
+        )
+    url = value.rstrip("/")
+    if parts.scheme not in ("http", "https") or not parts.hostname or url.endswith("/embeddings"):
+        raise _wrong("embedder_url", expected, value)
+    return url
+
+
+def _is_variable(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", value) is not None
 
 
 def _layers(value: object) -> str | tuple[int, ...] | tuple[float, float]:

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import xxhash
 
-from tars_rewards.errors import EmbeddingError, EmbeddingWindowWarning, MissingDependencyError
+from tars_rewards.errors import (
+    ConfigError,
+    EmbedderFailedError,
+    EmbeddingError,
+    EmbeddingWindowWarning,
+    MissingDependencyError,
+)
 from tars_rewards.vectors import as_vectors
 from tars_rewards.window import Window, count_tokens
 
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from tars_rewards.cache import EmbeddingStore
+    from tars_rewards.config import TARSConfig
     from tars_rewards.protocol import Embedder
 
 _BATCH = 32
@@ -69,8 +76,8 @@ class TextEmbedder:
             float32 [texts, dim] in the order of the texts, and which of them exceed the embedder's window.
 
         Raises:
-            EmbeddingError: The embedder returned the wrong count or shape, or values that are not finite, or its
-                `batch_size` is no positive integer.
+            EmbedderFailedError: The embedder raised, or returned the wrong count or shape, or values that are not finite.
+            EmbeddingError: Its `batch_size` is no positive integer, or vectors differ in dimension.
         """
         size = self._batch_size
         with self._lock:
@@ -119,7 +126,7 @@ class TextEmbedder:
         return int(size)
 
     def _embed(self, texts: list[str]) -> dict[str, _Entry]:
-        vectors = as_vectors(self._embedder.encode(texts), len(texts), "what the embedder returned")
+        vectors = self._vectors(texts)
         # Copies: an embedder may fill the same buffer again, and a row that is kept must not keep its whole batch.
         entries = {
             text: _Entry(vector.copy(), over)
@@ -129,6 +136,20 @@ class TextEmbedder:
             for text, entry in entries.items():
                 self._store.put(text, entry.vector)
         return entries
+
+    def _vectors(self, texts: list[str]) -> npt.NDArray[np.float32]:
+        try:
+            return as_vectors(self._embedder.encode(texts), len(texts), "what the embedder returned")
+        except (ConfigError, ImportError, EmbedderFailedError):  # the former two are mistakes in the set-up
+            raise
+        except EmbeddingError as error:
+            raise EmbedderFailedError(str(error)) from error
+        except Exception as error:  # of whatever an embedder may raise, in a form that Ray carries between processes
+            raise EmbedderFailedError(
+                f"expected embeddings of {len(texts)} texts from the embedder ({type(self._embedder).__name__}), got "
+                f"{type(error).__name__}: {error}; see the traceback above it, or set on_embedder_failure='invalid' to go "
+                "on without the behavior term"
+            ) from error
 
     def _lookup(self, texts: dict[str, None]) -> dict[str, _Entry]:
         found = {text: self._memory[text] for text in texts if text in self._memory}
@@ -213,6 +234,40 @@ class SentenceTransformerEmbedder:
             texts, prompt="", batch_size=max(1, len(texts)), show_progress_bar=False, convert_to_numpy=True
         )
         return vectors
+
+
+def default_embedder(config: TARSConfig) -> Embedder:
+    """The embedder that the settings name.
+
+    Raises:
+        MissingDependencyError: What it needs is not installed.
+        ConfigError: The endpoint's API key is not where the settings say.
+    """
+    if config.embedder_url is None:
+        return SentenceTransformerEmbedder(config.embedder, device=config.embedder_device)
+    from tars_rewards.embedding_endpoint import EndpointEmbedder
+
+    return EndpointEmbedder(
+        config.embedder_url,
+        config.embedder,
+        api_key_var=config.embedder_api_key_var,
+        deadline=config.embedder_deadline,
+    )
+
+
+def check_embedder(embedder: object, config: TARSConfig) -> None:
+    """Check what an embedder needs to have.
+
+    Raises:
+        ConfigError: It has no `encode`, or no `model_id` although an on-disk cache is asked for.
+    """
+    if not callable(getattr(embedder, "encode", None)):
+        raise ConfigError(f"expected an embedder with encode(list[str]) -> [N, dim], got {type(embedder).__name__}")
+    if config.embedding_cache and not getattr(embedder, "model_id", None):
+        raise ConfigError(
+            f"embedding_cache needs to tell embedders apart, and {type(embedder).__name__} has no model_id; give it "
+            "one (a string that changes with its weights), or set embedding_cache=None"
+        )
 
 
 def _model_id(model: str) -> str:

@@ -13,7 +13,9 @@ which does not know this package can still catch it, and each can be pickled, so
     │   ├── DuplicateRolloutError               two rollouts of a batch have one identity
     │   ├── MissingAnswerError                  neither `answer` nor `correct` was given
     │   └── HiddenStatesError                   hidden states missing, misshapen or not finite
-    ├── EmbeddingError (ValueError)             an embedder returned something unusable
+    ├── EmbeddingError (ValueError)             an embedding is unusable
+    │   └── EmbedderFailedError                 the embedder raised, or returned something unusable
+    ├── TermError (ValueError)                  a reward term of one's own returned something unusable
     ├── ExtractionError (RuntimeError)          an answer extractor failed on completions
     ├── MissingDependencyError (ImportError)    an optional package is not installed
     ├── InputError (ValueError)                 questions or files cannot be read; every problem found is listed
@@ -64,7 +66,18 @@ class HiddenStatesError(RolloutError):
 
 
 class EmbeddingError(TARSError, ValueError):
-    """An embedder returned the wrong count, the wrong shape, or values that are not finite."""
+    """An embedding has the wrong shape or values that are not finite."""
+
+
+class EmbedderFailedError(EmbeddingError):
+    """The embedder raised, or returned the wrong count, the wrong shape, or values that are not finite.
+
+    The one error that `on_embedder_failure="invalid"` goes on after: an embedder of your own may raise anything.
+    """
+
+
+class TermError(TARSError, ValueError):
+    """A reward term of one's own returned no TermValue, or one of a wrong shape or with values that are not finite."""
 
 
 class ExtractionError(TARSError, RuntimeError):
@@ -112,6 +125,10 @@ class UnsupportedConfigError(AdapterError, ValueError):
 
 class IncompletePairError(AdapterError, ValueError):
     """A batch holds rollouts of only one modality of a question."""
+
+
+class EmbedderFailureWarning(UserWarning):
+    """The embedder failed, and the behavior term is left out of a batch (`on_embedder_failure="invalid"`)."""
 
 
 class EmbeddingWindowWarning(UserWarning):

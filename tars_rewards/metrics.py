@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from tars_rewards.batch import RolloutBatch
     from tars_rewards.config import TARSConfig
 
-ALIGNMENT_TERMS = ("representation", "behavior")
+OF_BOTH_MODALITIES = ("accuracy", "format", "total")
+"""The terms that anchor rollouts have too."""
 
 
 @dataclass(frozen=True)
@@ -132,16 +133,18 @@ def reward_metrics(
     candidate: Bool[np.ndarray, " rollouts"],
     seconds: Mapping[str, float],
     over_window: int | None = None,
+    embedder_failures: int | None = None,
 ) -> dict[str, float]:
     """Metrics of one step, all under "tars/".
 
-    - `tars/<term>/<modality>/{mean,std,count}`: accuracy, format and total of both modalities, representation and
-      behavior of the target modality, each over the rollouts where it is valid; `std` is the population's.
+    - `tars/<term>/<modality>/{mean,std,count}`: accuracy, format and total of both modalities, representation, behavior
+      and your own terms of the target modality, each over the rollouts where it is valid; `std` is the population's.
     - `tars/reward_gap`: mean base reward of the anchor modality minus that of the target modality.
     - `tars/pairs/count`, and `tars/pairs/without_reference`: the share of pairs with target rollouts that have no
       correct anchor rollout to compare them with.
     - `tars/truncated/<modality>`: share of truncated rollouts.
     - `tars/behavior/over_window`: distinct texts embedded here that exceed the embedder's window, where it tells.
+    - `tars/behavior/embedder_failures`: completions whose embedding failed, where that does not stop the run.
     - `tars/seconds/<stage>`.
 
     Args:
@@ -154,6 +157,7 @@ def reward_metrics(
         candidate: Rollouts that may serve as a reference.
         seconds: Wall time of each stage.
         over_window: Number of texts longer than the embedder's window; None: unknown, or nothing was embedded.
+        embedder_failures: Number of completions whose embedding failed; None: it would have been raised.
     """
     values = {name: component.double().numpy() for name, component in components.items()}
     usable = {name: mask.numpy() for name, mask in valid.items()}
@@ -162,7 +166,7 @@ def reward_metrics(
     metrics: dict[str, float] = {}
     for modality, rows in ((config.target_modality, batch.is_target), (config.anchor_modality, ~batch.is_target)):
         for name in values:
-            if name in ALIGNMENT_TERMS and modality != config.target_modality:
+            if name not in OF_BOTH_MODALITIES and modality != config.target_modality:
                 continue
             metrics.update(_spread(f"tars/{name}/{modality}", values[name][rows & usable[name]]))
         if rows.any():
@@ -176,6 +180,8 @@ def reward_metrics(
         metrics["tars/pairs/without_reference"] = float(np.mean(~np.isin(asking, batch.pair[candidate])))
     if over_window is not None:
         metrics["tars/behavior/over_window"] = float(over_window)
+    if embedder_failures is not None:
+        metrics["tars/behavior/embedder_failures"] = float(embedder_failures)
     metrics.update({f"tars/seconds/{stage}": time for stage, time in seconds.items()})
     return metrics
 

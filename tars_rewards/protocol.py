@@ -31,6 +31,7 @@ class Rollout:
     correct: bool | None = None  #: whether the answer is right; None: judged from `answer` and `completion`
     embedding: Array | None = field(default=None, compare=False, repr=False)
     """[dim] sentence embedding of the completion, if already computed (a list will do); None: the embedder is asked."""
+    embedding_failed: bool = False  #: it was to be computed already, and the embedder failed; it is not asked again
     base: BaseScore | None = None
     """The base score, where a framework or a user's own reward function has it already; then `answer` and `correct` are
     not looked at and the text is not parsed. None: computed from them."""
@@ -41,7 +42,9 @@ class RewardResult:
     """Rewards of a batch, in the order of its rollouts. Where a term is not valid its value is 0, never NaN."""
 
     total: Float[Tensor, " rollouts"]  #: what the policy is trained on
-    components: Mapping[str, Float[Tensor, " rollouts"]]  #: accuracy, format, representation, behavior; unweighted
+    components: Mapping[
+        str, Float[Tensor, " rollouts"]
+    ]  #: accuracy, format, representation, behavior, your own; unweighted
     valid: Mapping[str, Bool[Tensor, " rollouts"]]  #: same keys; False: does not apply, or could not be computed
     reference: Int[Tensor, " rollouts"]  #: index of the anchor rollout compared with; -1 where there is none
     metrics: Mapping[str, float]  #: ready to log, all under "tars/"
@@ -74,7 +77,10 @@ class TermValue(NamedTuple):
 
 
 class RewardTerm(Protocol):
-    """An alignment term: compares each target rollout with its reference (an index into the batch, -1: none)."""
+    """A term of the target rollouts' reward; most compare each with its reference (an index into the batch, -1: none).
+
+    What it says of anchor rollouts is left out: they are never rewarded for anything but the base reward.
+    """
 
     def __call__(self, batch: RolloutBatch, reference: Int[Tensor, " rollouts"], /) -> TermValue:
         """Value and validity of the term for every rollout of the batch."""

@@ -14,6 +14,7 @@ from tars_rewards.config import TARSConfig
 from tars_rewards.errors import ConfigError, EmbeddingError, MissingAnswerError
 from tars_rewards.extraction import answer_extractor, extract_answers
 from tars_rewards.protocol import AnswerExtractor, BaseScore, Embedder, RewardResult, Rollout, TermValue
+from tars_rewards.terms import load_terms, own_term, own_weights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 class TARSReward:
     """Scores rollouts by TARS (arXiv 2601.05543).
 
-    Target rollouts earn `R_base + alpha * R_rep + beta * R_beh`, anchor rollouts `R_base`. The result depends on the
+    Target rollouts earn `R_base + alpha * R_rep + beta * R_beh`, and what terms of your own add to it (the setting
+    `terms`); anchor rollouts earn `R_base`. The result depends on the
     rollouts, the config and the step alone: not on their order (give each a `sample_id`), nor on how pairs are spread
     over calls or processes.
 
@@ -35,13 +37,13 @@ class TARSReward:
 
     Args:
         config: The settings.
-        embedder: Turns completions into vectors; None: the config's sentence-transformers model, loaded when first
-            needed. With beta=0 it is neither loaded nor looked at.
+        embedder: Turns completions into vectors; None: the config's model or endpoint, loaded when first needed. With
+            beta=0 it is neither loaded nor looked at.
         extract: Finds the answer in a completion; None: the config's `answer_extractor`.
 
     Raises:
-        ConfigError: The config is no TARSConfig; or, with beta > 0, the embedder has no `encode`, or no `model_id`
-            although an on-disk cache is asked for.
+        ConfigError: The config is no TARSConfig; a term of your own cannot be found; or, with beta > 0, the embedder has no
+            `encode`, or no `model_id` although an on-disk cache is asked for.
         MissingDependencyError: The package of the chosen answer extractor is not installed.
     """
 
@@ -59,7 +61,9 @@ class TARSReward:
                 "TARSConfig.from_mapping"
             )
         if embedder is not None and self.config.beta > 0:
-            _check_embedder(embedder, self.config)
+            from tars_rewards.embedding import check_embedder
+
+            check_embedder(embedder, self.config)
         self._given_embedder = embedder
         self._extract = answer_extractor(self.config.answer_extractor) if extract is None else extract
         self._reset()
@@ -68,9 +72,10 @@ class TARSReward:
         self._default_embedder: Embedder | None = None
         self._texts: TextEmbedder | None = None
         self._lock = threading.RLock()
+        self._terms = load_terms(own_weights(self.config.terms))
 
     def __getstate__(self) -> dict[str, Any]:
-        made_on_demand = ("_default_embedder", "_texts", "_lock")
+        made_on_demand = ("_default_embedder", "_texts", "_lock", "_terms")
         return {name: value for name, value in self.__dict__.items() if name not in made_on_demand}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -82,17 +87,16 @@ class TARSReward:
         """The embedder in use; the default one is loaded by the first look at it.
 
         Raises:
-            MissingDependencyError: sentence-transformers is needed and not installed.
+            MissingDependencyError: A package that it needs is not installed.
+            ConfigError: The endpoint's API key is not where the settings say.
         """
         if self._given_embedder is not None:
             return self._given_embedder
         with self._lock:
             if self._default_embedder is None:
-                from tars_rewards.embedding import SentenceTransformerEmbedder
+                from tars_rewards.embedding import default_embedder
 
-                self._default_embedder = SentenceTransformerEmbedder(
-                    self.config.embedder, device=self.config.embedder_device
-                )
+                self._default_embedder = default_embedder(self.config)
             return self._default_embedder
 
     def base(self, completion: str, answer: str | None, *, truncated: bool = False) -> BaseScore:
@@ -113,7 +117,8 @@ class TARSReward:
             float32 [completions, dim].
 
         Raises:
-            EmbeddingError: The embedder returned the wrong count or shape, or values that are not finite.
+            EmbedderFailedError: The embedder raised, or returned the wrong count or shape, or values that are not finite.
+            EmbeddingError: Vectors differ in dimension, or the embedder's `batch_size` is no positive integer.
         """
         import numpy as np
 
@@ -124,11 +129,12 @@ class TARSReward:
         """Which completions are longer than the embedder's window; None where the embedder does not tell its window."""
         return self._text_embedder().over_window(self._prepared(completions))
 
-    def __call__(self, rollouts: Sequence[Rollout], *, step: int = 0) -> RewardResult:
+    def __call__(self, rollouts: Sequence[Rollout] | RolloutBatch, *, step: int = 0) -> RewardResult:
         """Score a batch.
 
         Args:
-            rollouts: All rollouts of the questions in the batch, both modalities, in any order and any numbers.
+            rollouts: All rollouts of the questions in the batch, both modalities, in any order and any numbers; or the same
+                as a batch made by `RolloutBatch.from_rollouts`.
             step: The training step, an integer; references are drawn anew in each.
 
         Returns:
@@ -136,11 +142,13 @@ class TARSReward:
             is drawn whatever the weights; a rollout that is empty, or left out as truncated, has none and is none.
 
         Raises:
-            ConfigError: The step is no integer.
+            ConfigError: The step is no integer, or a RolloutBatch was made by other settings.
             RolloutError: A rollout is malformed, or one of the children: a modality is unknown, an identity occurs
                 twice, an answer is missing, or (alpha > 0) hidden states are missing, misshapen or not finite.
             LayerSelectionError: alpha > 0, and the layers do not fit the hidden states.
-            EmbeddingError: beta > 0, and embeddings are not finite or not of one shape.
+            EmbedderFailedError: beta > 0, the embedder failed, and `on_embedder_failure` is "stop".
+            EmbeddingError: beta > 0, and embeddings that came with rollouts are not finite or not of one shape.
+            TermError: A term of your own returned something unusable. What it raises is passed on.
             ExtractionError: The answer extractor failed. What an extractor of yours raises is passed on.
         """
         import numpy as np
@@ -153,7 +161,11 @@ class TARSReward:
 
         config, seconds = self.config, dict[str, float]()
         with _timed(seconds, "base"):
-            batch = RolloutBatch.from_rollouts(rollouts, config)
+            if isinstance(rollouts, RolloutBatch):
+                batch = rollouts
+                batch.check_config(config)
+            else:
+                batch = RolloutBatch.from_rollouts(rollouts, config)
             answers = extract_answers(
                 self._extract,
                 [item.completion for item in batch.rollouts if item.base is None and item.correct is None],
@@ -177,7 +189,7 @@ class TARSReward:
                 choose_references(batch.pair, batch.sample_id, needs=needs, candidate=candidate, draws=draws)
             )
         terms = {name: TermValue.nowhere(len(batch)) for name in ("representation", "behavior")}
-        layer_similarity, over_window = None, None
+        layer_similarity, over_window, failures = None, None, None
         if config.alpha > 0:
             from tars_rewards.representation import representation_term
 
@@ -187,8 +199,22 @@ class TARSReward:
                 )
             layer_similarity = per_layer if config.return_layers else None
         if config.beta > 0:
+            from tars_rewards.behavior import behavior_of_batch
+
+            tolerate = config.on_embedder_failure == "invalid"
             with _timed(seconds, "behavior"):
-                terms["behavior"], over_window = self._behavior(batch, reference)
+                behavior = behavior_of_batch(
+                    batch,
+                    reference,
+                    encode=lambda texts: self._text_embedder().encode(texts),
+                    strip=config.strip_tags,
+                    tolerate=tolerate,
+                )
+            terms["behavior"], over_window = behavior.term, behavior.over_window
+            failures = behavior.failures if tolerate else None
+        for term in self._terms:
+            with _timed(seconds, term.name):
+                terms[term.name] = own_term(term, batch, reference)
         components = {
             "accuracy": torch.from_numpy(correct.astype(np.float32)),
             "format": torch.from_numpy(formatted.astype(np.float32)),
@@ -202,7 +228,8 @@ class TARSReward:
         total = combine(
             base,
             terms,
-            weights={"representation": config.alpha, "behavior": config.beta},
+            weights={"representation": config.alpha, "behavior": config.beta}
+            | {term.name: term.weight for term in self._terms},
             is_target=torch.from_numpy(batch.is_target),
         )
         metrics = reward_metrics(
@@ -215,6 +242,7 @@ class TARSReward:
             candidate=candidate,
             seconds=seconds,
             over_window=over_window,
+            embedder_failures=failures,
         )
         return RewardResult(total, components, valid, reference, metrics, layer_similarity)
 
@@ -234,21 +262,6 @@ class TARSReward:
         except MissingAnswerError as error:
             raise MissingAnswerError(f"{batch.describe(index)}: {error}") from error
 
-    def _behavior(self, batch: RolloutBatch, reference: Any) -> tuple[TermValue, int | None]:
-        from tars_rewards.behavior import behavior_term
-
-        over: set[str] | None = None
-
-        def embed(texts: Sequence[str]) -> npt.NDArray[np.float32]:
-            nonlocal over
-            vectors, flags = self._text_embedder().encode(texts)
-            if flags is not None:
-                over = {text for text, flag in zip(texts, flags, strict=True) if flag}
-            return vectors
-
-        term = behavior_term(batch, reference, embed=embed, strip=self.config.strip_tags)
-        return term, None if over is None else len(over)
-
     def _prepared(self, completions: Sequence[str]) -> list[str]:
         from tars_rewards.answers import strip_tags
 
@@ -258,27 +271,17 @@ class TARSReward:
 
     def _text_embedder(self) -> TextEmbedder:
         from tars_rewards.cache import EmbeddingStore
-        from tars_rewards.embedding import TextEmbedder
+        from tars_rewards.embedding import TextEmbedder, check_embedder
 
         with self._lock:
             if self._texts is None:
                 embedder, directory = self.embedder, self.config.embedding_cache
-                _check_embedder(embedder, self.config)
+                check_embedder(embedder, self.config)
                 store = None
                 if directory is not None:
                     store = EmbeddingStore(directory, model_id=str(getattr(embedder, "model_id", "")))
                 self._texts = TextEmbedder(embedder, memory=self.config.embedding_cache_size, store=store)
             return self._texts
-
-
-def _check_embedder(embedder: object, config: TARSConfig) -> None:
-    if not callable(getattr(embedder, "encode", None)):
-        raise ConfigError(f"expected an embedder with encode(list[str]) -> [N, dim], got {type(embedder).__name__}")
-    if config.embedding_cache and not getattr(embedder, "model_id", None):
-        raise ConfigError(
-            f"embedding_cache needs to tell embedders apart, and {type(embedder).__name__} has no model_id; give it "
-            "one (a string that changes with its weights), or set embedding_cache=None"
-        )
 
 
 def _integer(step: Any) -> int:

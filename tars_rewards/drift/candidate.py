@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice
 from statistics import mode
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from tars_rewards.errors import InputError, TARSError
 from tars_rewards.scoring.forward import TokenBudget
 from tars_rewards.scoring.preparation import Preparation
 from tars_rewards.scoring.scorer import Scorer
-from tars_rewards.scoring.work import CHUNK, about, check_prompts
+from tars_rewards.scoring.work import about, check_prompts, paced
 
 if TYPE_CHECKING:
     from tars_rewards.drift.settings import DriftSettings
@@ -116,7 +115,7 @@ class Candidate:
                 instruction=self._instruction,
             )
             with bar(f"{label}: completions", len(questions) - len(self._said), progress) as shown:
-                while chunk := list(islice(waiting, CHUNK)):
+                for chunk in paced(waiting):
                     for question, result in zip(chunk, scorer.sample_batch(chunk, sampling), strict=True):
                         if isinstance(result, TARSError):
                             errors[question.id] = result

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from tars_rewards.config import TARSConfig
 from tars_rewards.errors import ConfigError
+from tars_rewards.terms import check_terms, own_weights, term_name
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,13 @@ def split_settings(settings: Mapping[str, Any], options: type[Options]) -> tuple
         options: The adapter's class of options.
 
     Raises:
-        ConfigError: A setting belongs to neither, or a value is bad.
+        ConfigError: A setting belongs to neither, a value is bad, or a term of the user's own cannot be found.
     """
     names = {field.name for field in dataclasses.fields(options)}
     ours = options(**{key: value for key, value in settings.items() if key in names})
-    return TARSConfig.from_mapping({key: value for key, value in settings.items() if key not in names}), ours
+    config = TARSConfig.from_mapping({key: value for key, value in settings.items() if key not in names})
+    check_terms(own_weights(config.terms))  # now, not after the framework has started everything else
+    return config, ours
 
 
 def describe(config: TARSConfig) -> str:
@@ -62,8 +65,10 @@ def describe(config: TARSConfig) -> str:
     representation = (
         f"{config.alpha:g} x representation (layers {config.layers})" if config.alpha else "no representation"
     )
-    behavior = f"{config.beta:g} x behavior (embedder {config.embedder})" if config.beta else "no behavior"
+    embedder = config.embedder + (f" at {config.embedder_url}" if config.embedder_url else "")
+    behavior = f"{config.beta:g} x behavior (embedder {embedder})" if config.beta else "no behavior"
+    own = "".join(f" + {weight:g} x {term_name(term)}" for term, weight in own_weights(config.terms) if weight)
     return (
-        f"{config.target_modality} = {base} + {representation} + {behavior}; {config.anchor_modality} = {base}; "
+        f"{config.target_modality} = {base} + {representation} + {behavior}{own}; {config.anchor_modality} = {base}; "
         f"seed {config.seed}"
     )

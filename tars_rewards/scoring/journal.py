@@ -33,7 +33,7 @@ class Journal:
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
-        self._done: dict[str, str] = {}
+        self._done: dict[str, int] = {}
         header = {"format": _FORMAT, "settings": json.loads(dump(settings))}
         if path.exists() and path.stat().st_size:
             self._continue(header)
@@ -106,12 +106,7 @@ class Journal:
         before, now = dict(found["settings"]), dict(expected["settings"])
         if found["format"] != _FORMAT:
             before["format of the journal"], now["format of the journal"] = found["format"], _FORMAT
-        problems = [
-            f"{name}: {before.get(name)!r} then, {now.get(name)!r} now"
-            for name in sorted({*before, *now})
-            if before.get(name) != now.get(name)
-        ]
-        if problems:
+        if problems := differences(before, now):
             raise InputError(
                 f"{self.path} is of an unfinished run with other settings; set them as they were, choose another output, or "
                 "overwrite:",
@@ -119,6 +114,15 @@ class Journal:
             )
 
 
-def fingerprint(row: Any) -> str:
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """One sentence for each setting that differs between two runs."""
+    return [
+        f"{name}: {before.get(name)!r} then, {now.get(name)!r} now"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+
+
+def fingerprint(row: Any) -> int:
     """Hash of a question's input row."""
-    return xxhash.xxh3_64_hexdigest(json.dumps(row, sort_keys=True, default=repr).encode())
+    return xxhash.xxh3_64_intdigest(json.dumps(row, sort_keys=True, default=repr).encode())

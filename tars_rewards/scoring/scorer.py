@@ -15,19 +15,14 @@ from tars_rewards.scoring.preparation import Preparation
 from tars_rewards.scoring.question import Question
 from tars_rewards.scoring.rows import ScoredQuestion, select
 from tars_rewards.scoring.sampling import Sampling
-from tars_rewards.scoring.work import (
-    Piece,
-    Work,
-    about,
-    chunks,
-    completed,
-    distinct_ids,
-)
+from tars_rewards.scoring.work import Piece, Work, about, completed, distinct_ids, paced
 
 if TYPE_CHECKING:
     from tars_rewards.protocol import Embedder
     from tars_rewards.scoring.files import FileReport
     from tars_rewards.speech.model import SpeechModel
+
+_SAMPLING = 8  # times the token budget: all that sampling keeps of a token is its keys and values
 
 
 class Scorer:
@@ -83,6 +78,7 @@ class Scorer:
         self.system = system
         self.instruction = instruction
         self._budget = TokenBudget(token_budget)
+        self._sampling_budget = TokenBudget(_SAMPLING * token_budget)
 
     @property
     def config(self) -> TARSConfig:
@@ -102,7 +98,7 @@ class Scorer:
             InputError: A question cannot be read; the field is named.
             ScoringError: A question cannot be scored; those before it have been yielded.
         """
-        for chunk in chunks(questions):
+        for chunk in paced(map(Question.from_row, questions)):
             for scored in self.score_batch(chunk):
                 if isinstance(scored, TARSError):
                     raise scored
@@ -163,22 +159,29 @@ class Scorer:
         """
         sampling = Sampling(n, temperature, top_p, max_new_tokens, seed)
         self.required_model()
-        for chunk in chunks(questions):
+        for chunk in paced(map(Question.from_row, questions)):
             for sampled in self.sample_batch(chunk, sampling):
                 if isinstance(sampled, TARSError):
                     raise sampled
                 yield sampled
 
-    def sample_batch(self, questions: Sequence[Question], sampling: Sampling) -> list[Question | TARSError]:
-        """Sample completions of some questions at once: each with its completions, or the error that prevented them."""
+    def sample_batch(
+        self, questions: Sequence[Question], sampling: Sampling, modalities: Sequence[str] | None = None
+    ) -> list[Question | TARSError]:
+        """Sample completions of some questions at once, in all or some modalities.
+
+        Returns:
+            Each question with the new completions alone, or the error that prevented them.
+        """
         from tars_rewards.scoring.generation import Draw, sample
 
         model = self.required_model()
+        wanted = self._modalities if modalities is None else tuple(modalities)
         results: list[Question | TARSError] = []
         draws: list[Draw] = []
         for question in questions:
             try:
-                prompts = self._prepared.prompts(question, self._modalities)
+                prompts = self._prepared.prompts(question, wanted)
             except TARSError as error:
                 results.append(about(question, error))
                 continue
@@ -190,12 +193,12 @@ class Scorer:
             ]
         lengths = [len(draw.prompt.token_ids) + sampling.max_new_tokens for draw in draws]
         try:
-            drawn = iter(self._budget.run(draws, lengths, lambda batch: sample(model, batch, sampling)))
+            drawn = iter(self._sampling_budget.run(draws, lengths, lambda batch: sample(model, batch, sampling)))
         finally:
             model.forget()
         for index, each in enumerate(results):
             if isinstance(each, Question):
-                results[index] = completed(each, {name: list(islice(drawn, sampling.n)) for name in self._modalities})
+                results[index] = completed(each, {name: list(islice(drawn, sampling.n)) for name in wanted})
         return results
 
     def score_file(

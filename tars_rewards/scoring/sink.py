@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from tars_rewards.errors import InputError
 from tars_rewards.scoring.journal import Journal
-from tars_rewards.scoring.tables import Row, dump, is_parquet, write_rows
+from tars_rewards.scoring.tables import dump, is_parquet, write_rows
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -77,7 +77,7 @@ class OutputFile(Sink):
         overwrite: Drop what is there of earlier runs.
 
     Raises:
-        InputError: The output exists, or belongs to an interrupted run with other settings.
+        InputError: It belongs to an interrupted run with other settings.
     """
 
     def __init__(self, path: str | os.PathLike[str], settings: Mapping[str, Any], *, overwrite: bool) -> None:
@@ -88,10 +88,6 @@ class OutputFile(Sink):
         if overwrite:
             self._path.unlink(missing_ok=True)
             journal.unlink(missing_ok=True)
-        elif self._path.exists():
-            raise InputError(f"{self._path} exists; choose another output, or overwrite it")
-        if not self._path.parent.is_dir():
-            raise InputError(f"{self._path}: expected an existing directory, {self._path.parent} is none")
         self._journal = Journal(journal, settings)
 
     def begin(self, questions: Set[str]) -> int:
@@ -138,19 +134,19 @@ class BadRows:
         count: Rows in it.
     """
 
-    def __init__(self, source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
-        beside = next((os.fspath(each) for each in (out, source) if each != "-"), None)
+    def __init__(self, source: str, out: str | os.PathLike[str]) -> None:
+        beside = next((os.fspath(each) for each in (out, source) if each not in ("-", "standard input")), None)
         if beside is None:
             raise InputError("bad rows go to a file beside the output; name one instead of '-', or do not skip them")
-        self.path = Path(f"{beside}.bad.jsonl")
+        self.path = bad_rows_of(beside)
         self.count = 0
         self._file: TextIO | None = None
 
-    def add(self, row: Row, problems: Sequence[str]) -> None:
+    def add(self, where: str, row: Any, problems: Sequence[str]) -> None:
         """Put a row there."""
         if self._file is None:
             self._file = open(self.path, "w", encoding="utf-8")  # noqa: SIM115 - closed by close()
-        self._file.write(dump({"where": row.where, "problems": list(problems), "row": row.value}) + "\n")
+        self._file.write(dump({"where": where, "problems": list(problems), "row": row}) + "\n")
         self._file.flush()
         self.count += 1
 
@@ -158,3 +154,8 @@ class BadRows:
         """Let go of the file."""
         if self._file is not None:
             self._file.close()
+
+
+def bad_rows_of(out: str | os.PathLike[str]) -> Path:
+    """Where the bad rows of an output are."""
+    return Path(f"{os.fspath(out)}.bad.jsonl")

@@ -22,13 +22,13 @@ _GROUP = 1000  # rows of a Parquet row group, each maybe with a clip
 _AT_A_TIME = 64  # rows of a Parquet file that are in memory, each maybe with a clip
 _INTEGERS = ("sample_id", "reference", "tokens")
 _BOOLEANS = ("truncated", "correct")
-_TEXTS = ("id", "modality", "completion", "answer", "prompt", "system", "instruction")
+_TEXTS = ("id", "modality", "completion", "answer", "prompt", "system", "instruction", "category")
 
 
 class Row(NamedTuple):
     """A row of a file, or why it could not be read."""
 
-    where: str  #: "line 3" or "row 3"; both count from 1
+    number: int  #: counts from 1; in JSONL lines, blank ones too
     value: Any
     problem: str | None = None
 
@@ -58,7 +58,7 @@ def read_rows(path: str | os.PathLike[str], *, parquet: bool) -> Iterator[Row]:
         with open(path, "rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    yield _parse(f"line {number}", line)
+                    yield _parse(number, line)
     except OSError as error:
         raise InputError(f"{os.fspath(path)} cannot be read: {error.strerror or error}") from error
 
@@ -88,12 +88,12 @@ def dump(row: Any) -> str:
     return json.dumps(row, ensure_ascii=False, allow_nan=False, default=_encode)
 
 
-def _parse(where: str, line: bytes) -> Row:
+def _parse(number: int, line: bytes) -> Row:
     try:
-        return Row(where, json.loads(line))
+        return Row(number, json.loads(line))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         shown = line[:60].decode("utf-8", "replace").rstrip()
-        return Row(where, line.decode("utf-8", "replace"), f"expected one JSON object a line, got {shown!r} ({error})")
+        return Row(number, line.decode("utf-8", "replace"), f"expected one JSON object a line, got {shown!r} ({error})")
 
 
 def _read_parquet(path: str | os.PathLike[str]) -> Iterator[Row]:
@@ -105,7 +105,7 @@ def _read_parquet(path: str | os.PathLike[str]) -> Iterator[Row]:
             numbers = itertools.count(1)
             for batch in file.iter_batches(batch_size=_AT_A_TIME):
                 for value in batch.to_pylist(maps_as_pydicts="strict"):
-                    yield Row(f"row {next(numbers)}", value)
+                    yield Row(next(numbers), value)
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"{os.fspath(path)} cannot be read as Parquet: {error}") from error
 

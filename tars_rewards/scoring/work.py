@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from tars_rewards.errors import InputError, ScoringError, TARSError
 from tars_rewards.protocol import Rollout
@@ -16,8 +17,12 @@ if TYPE_CHECKING:
     from tars_rewards.scoring.forward import Measurement
     from tars_rewards.speech.model import Prompt
 
-CHUNK = 32
-"""Questions that are in memory at once."""
+FIRST = 8
+"""Items that are worked on together at first."""
+_MOST = 64  # so that prompts, states and clips of no more questions than that are in memory
+_SHORT, _LONG = 10.0, 60.0  # seconds: below, more items at a time make fuller batches; above, results come too seldom
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -121,25 +126,30 @@ def distinct_ids(work: Mapping[int, Work]) -> Iterator[dict[int, Work]]:
         yield {index: waiting.pop(index) for index in group.values()}
 
 
-def chunks(questions: Iterable[Question | Mapping[str, Any]]) -> Iterator[list[Question]]:
-    """Some questions at a time, read from their rows as they are needed.
+def paced(items: Iterable[T]) -> Iterator[list[T]]:
+    """Some items at a time, read as they are needed: as many as take some seconds until the next ones are asked for.
 
     Raises:
-        InputError: A question cannot be read; those before it have been yielded.
+        InputError: An item cannot be read; those before it have been yielded.
     """
-    unread = iter(questions)
+    size, unread = FIRST, iter(items)
     while True:
-        chunk: list[Question] = []
+        chunk: list[T] = []
         try:
-            for row in islice(unread, CHUNK):
-                chunk.append(Question.from_row(row))
+            chunk.extend(islice(unread, size))
         except InputError:
             if chunk:
                 yield chunk
             raise
         if not chunk:
             return
+        begin = time.monotonic()
         yield chunk
+        seconds = time.monotonic() - begin
+        if seconds < _SHORT:
+            size = min(2 * size, _MOST)
+        elif seconds > _LONG:
+            size = max(size // 2, 1)
 
 
 def completed(question: Question, drawn: Mapping[str, Sequence[Completion | ScoringError]]) -> Question | TARSError:

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from tars_rewards.errors import UnsupportedConfigError
-from tars_rewards.speech.family import SAMPLING_RATE, SpeechModelFamily, TrainableFamily, templated_inputs
+from tars_rewards.speech.family import SAMPLING_RATE, SpeechModelFamily, TrainableFamily, any_length, templated_inputs
+from tars_rewards.speech.scored_families import SCORED
 
 __all__ = [
+    "LLAVA",
     "QWEN2_5_OMNI",
     "QWEN2_AUDIO",
+    "QWEN3_OMNI",
     "SAMPLING_RATE",
     "SpeechModelFamily",
     "TrainableFamily",
@@ -27,6 +30,12 @@ def _qwen2_5_omni_processor(path: str) -> Any:
     from tars_rewards.speech.omni_processors import qwen2_5_omni_class
 
     return qwen2_5_omni_class().from_pretrained(path)
+
+
+def _qwen3_omni_processor(path: str) -> Any:
+    from tars_rewards.speech.omni_processors import qwen3_omni_class
+
+    return qwen3_omni_class().from_pretrained(path)
 
 
 def _trimmed_inputs(family: SpeechModelFamily, processor: Any, messages: Any, media: Any) -> Mapping[str, Any]:
@@ -89,6 +98,31 @@ QWEN2_5_OMNI = TrainableFamily(
     mrope=True,
     vllm_lora=True,
     published=(("thinker.", "thinker."), ("", "thinker.")),
+)
+
+QWEN3_OMNI = SpeechModelFamily(
+    name="Qwen3-Omni (Thinker)",
+    checkpoint_type="qwen3_omni_moe",
+    model_type="qwen3_omni_moe_thinker",
+    model_class="Qwen3OmniMoeThinkerForConditionalGeneration",
+    placeholder="audio_token",
+    decoder="model",
+    encoder="get_audio_features",
+    reserved=QWEN2_5_OMNI.reserved,
+    own_positions=True,
+    longest=any_length,
+    load_processor=_qwen3_omni_processor,
+)
+
+LLAVA = SpeechModelFamily(
+    name="LLaVA",
+    checkpoint_type="llava",
+    model_class="LlavaForConditionalGeneration",
+    placeholder="image_token",
+    decoder="model.language_model",
+    encoder="model.get_image_features",
+    encoded={"pooler_output": 0.0},
+    medium="image",
 )
 
 _REGISTERED: dict[str, SpeechModelFamily] = {}
@@ -158,5 +192,5 @@ def _listed(families: Any) -> str:
     return "; ".join(f"{each.name} (model_type {each.checkpoint_type})" for each in families)
 
 
-for _family in (QWEN2_AUDIO, QWEN2_5_OMNI):
+for _family in (QWEN2_AUDIO, QWEN2_5_OMNI, QWEN3_OMNI, LLAVA, *SCORED):
     register_family(_family)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tars_rewards.errors import UnsupportedConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 SAMPLING_RATE = 16_000
 """Samples per second that the audio encoders of most families were trained on (they derive from Whisper's)."""
@@ -28,6 +31,17 @@ def whisper_window(processor: Any) -> float | None:
     if extractor is None or not hasattr(extractor, "n_samples"):
         return None
     return float(extractor.n_samples / extractor.sampling_rate)
+
+
+def decoder_layers(decoder: Any) -> list[nn.Module]:
+    """The layers of a text decoder that calls them so, and whose layers return hidden states."""
+    return list(decoder.layers)
+
+
+def text_tokens(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a text, in which what reads like a special token is text as well."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+    return ids
 
 
 def any_length(_: Any) -> float | None:
@@ -124,6 +138,12 @@ class SpeechModelFamily:
             positions that count the tokens of a row and skip its padding.
         longest: Gives the seconds of the longest clip that the processor takes before it cuts; None if it never does.
         load_processor: Loads the checkpoint's processor.
+        layers: Gives the modules, one per layer of the decoder, whose outputs [batch, tokens, hidden] are captured.
+        adapter: Folder of the checkpoint with a LoRA adapter that the model listens through and does not read through;
+            ``"."`` where it lies beside the weights.
+        turn_end: The token that ends the assistant's turn, named like ``placeholder``; empty to find it in the chat
+            template.
+        tokenize: Makes a completion's token ids with the checkpoint's tokenizer.
         inputs: Makes model inputs of one conversation; see :func:`templated_inputs`, which suits chat templates that
             are used as Hugging Face means them to be.
     """
@@ -143,6 +163,10 @@ class SpeechModelFamily:
     own_positions: bool = False
     longest: Callable[[Any], float | None] = whisper_window
     load_processor: Callable[[str], Any] = auto_processor
+    layers: Callable[[Any], list[nn.Module]] = decoder_layers
+    adapter: str = ""
+    turn_end: str = ""
+    tokenize: Callable[[Any, str], list[int]] = text_tokens
     inputs: Callable[[SpeechModelFamily, Any, Sequence[Message], Any | None], Mapping[str, Any]] = templated_inputs
 
     def __post_init__(self) -> None:
@@ -155,7 +179,7 @@ class SpeechModelFamily:
         Raises:
             UnsupportedConfigError: The checkpoint's vocabulary lacks it.
         """
-        found = self._ids(processor, (self.placeholder,))
+        found = self.token_ids(processor, (self.placeholder,))
         if not found:
             raise UnsupportedConfigError(
                 f"expected the checkpoint's tokenizer to have {self.name}'s placeholder {self.placeholder!r} (an attribute "
@@ -166,9 +190,10 @@ class SpeechModelFamily:
 
     def never_sampled(self, processor: Any) -> list[int]:
         """Ids of the tokens that mean something in a prompt only, ascending."""
-        return self._ids(processor, (self.placeholder, *self.reserved))
+        return self.token_ids(processor, (self.placeholder, *self.reserved))
 
-    def _ids(self, processor: Any, names: Sequence[str]) -> list[int]:
+    def token_ids(self, processor: Any, names: Sequence[str]) -> list[int]:
+        """Ids, ascending, of those tokens of these names that there are."""
         vocabulary = processor.tokenizer.get_vocab()
         tokens = {getattr(processor, name, None) or getattr(processor.tokenizer, name, None) or name for name in names}
         return sorted(vocabulary[token] for token in tokens if token in vocabulary)

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from tars_rewards.errors import ConfigError, UnsupportedConfigError
+from tars_rewards.errors import ConfigError, MissingDependencyError, UnsupportedConfigError
+from tars_rewards.speech.adapters import load_adapter
 from tars_rewards.speech.families import family_of
 from tars_rewards.speech.family import SpeechModelFamily
 
@@ -63,6 +64,8 @@ def checkpoint_family(path: str) -> SpeechModelFamily:
         config, _ = PreTrainedConfig.get_config_dict(path)
     except (OSError, ValueError) as error:  # a name that can be none on the hub is a ValueError
         raise ConfigError(_unreachable(path, error)) from error
+    if not config:
+        raise ConfigError(_unreachable(path, FileNotFoundError("it has no config.json")))
     return family_of(config.get("model_type"))
 
 
@@ -72,17 +75,13 @@ def load_model(path: str, family: SpeechModelFamily, *, device: torch.device, dt
     Raises:
         ConfigError: The weights are not within reach or cannot be read.
         UnsupportedConfigError: The installed transformers lacks the model, or the checkpoint lacks some of its weights.
+        MissingDependencyError: The model needs a package that is not installed.
     """
-    import transformers
-
-    model_class = getattr(transformers, family.model_class, None)
-    if model_class is None:
-        raise UnsupportedConfigError(
-            f"{family.name} needs a transformers that has {family.model_class}; {transformers.__version__} has not. Install "
-            "another version"
-        )
+    model_class = _model_class(family)
     try:
         model, report = model_class.from_pretrained(path, dtype=dtype, output_loading_info=True)
+    except ImportError as error:
+        raise _missing_dependency("model", family, error) from error
     except OSError as error:
         raise ConfigError(_unreachable(path, error)) from error
     if missing := sorted(report["missing_keys"]):
@@ -90,6 +89,7 @@ def load_model(path: str, family: SpeechModelFamily, *, device: torch.device, dt
             f"the checkpoint {path} lacks {len(missing)} weights of {family.model_class}, which would be made up at random: "
             f"{', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}. Is it complete, and of {family.name}?"
         )
+    load_adapter(model, path, family)
     return model.to(device).eval()
 
 
@@ -98,15 +98,38 @@ def load_processor(path: str, family: SpeechModelFamily) -> Any:
 
     Raises:
         ConfigError: Its files are not within reach or cannot be read.
+        UnsupportedConfigError: The installed transformers lacks the model.
+        MissingDependencyError: The processor needs a package that is not installed.
     """
+    _model_class(family)  # one that is too old says so better than by what it stumbles over
     try:
         return family.load_processor(path)
+    except ImportError as error:
+        raise _missing_dependency("processor", family, error) from error
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"the processor of {family.name} cannot be loaded from {path}: {error} Put the files that it is made of (the "
             "feature extractor's, the tokenizer's, the chat template) beside the weights, as the published checkpoint has "
             "them"
         ) from error
+
+
+def _model_class(family: SpeechModelFamily) -> Any:
+    import transformers
+
+    model_class = getattr(transformers, family.model_class, None)
+    if model_class is None:
+        raise UnsupportedConfigError(
+            f"{family.name} needs a transformers that has {family.model_class}; {transformers.__version__} has not. Install "
+            "another version"
+        )
+    return model_class
+
+
+def _missing_dependency(what: str, family: SpeechModelFamily, error: ImportError) -> MissingDependencyError:
+    return MissingDependencyError(
+        f"the {what} of {family.name} needs a package that is not installed: {' '.join(str(error).split())}"
+    )
 
 
 def _unreachable(path: str, error: Exception) -> str:

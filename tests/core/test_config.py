@@ -66,6 +66,17 @@ def test_layers(given: object, kept: object) -> None:
         ("embedder", ""),
         ("embedder", None),
         ("embedder_device", 0),
+        ("embedder_url", ""),
+        ("embedder_url", 8000),
+        ("embedder_url", "localhost:8000/v1"),
+        ("embedder_url", "ftp://host/v1"),
+        ("embedder_url", "http:///v1"),
+        ("embedder_url", "http://host:8000/v1/embeddings"),
+        ("embedder_deadline", 0),
+        ("embedder_deadline", -1.0),
+        ("embedder_deadline", None),
+        ("on_embedder_failure", "ignore"),
+        ("on_embedder_failure", None),
         ("embedding_cache", ""),
         ("embedding_cache", 7),
         ("embedding_cache_size", -1),
@@ -79,6 +90,32 @@ def test_bad_values_name_the_setting_and_what_came(setting: str, value: object) 
     with pytest.raises(ConfigError, match=f"^{setting} must be ") as caught:
         TARSConfig(**{setting: value})
     assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("embedder_api_key_var", "sk-12345"),
+        ("embedder_api_key_var", "1A"),
+        ("embedder_api_key_var", ""),
+        ("embedder_api_key_var", 5),
+        ("embedder_url", "http://me:12345@host/v1"),
+        ("embedder_url", "http://host/v1?key=12345"),
+        ("embedder_url", "http://host/v1#12345"),
+    ],
+)
+def test_what_may_be_a_key_is_not_repeated(setting: str, value: object) -> None:
+    with pytest.raises(
+        ConfigError, match=f"^{setting} must be .*embedder_api_key_var|^{setting} must be .*variable"
+    ) as caught:
+        TARSConfig(**{setting: value})
+    assert "12345" not in str(caught.value)
+
+
+def test_an_endpoint() -> None:
+    config = TARSConfig(embedder_url="https://host:8000/v1/", embedder_api_key_var="MY_KEY_2", embedder_deadline=5)
+    assert (config.embedder_url, config.embedder_api_key_var) == ("https://host:8000/v1", "MY_KEY_2")
+    assert config.embedder_deadline == 5.0
 
 
 def test_modalities_must_differ() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from tars_rewards import Rollout, TARSConfig, TARSReward
 from tars_rewards.embedding import TextEmbedder
-from tars_rewards.errors import EmbeddingError
+from tars_rewards.errors import EmbedderFailedError, EmbeddingError
 from tars_rewards.vectors import as_vector, as_vectors
 
 
@@ -120,7 +120,10 @@ def test_batches_that_are_done_are_kept_when_a_later_one_fails() -> None:
         return np.ones((len(texts), 2))
 
     texts = TextEmbedder(embedder_of(encode, batch_size=1), memory=10)
-    with pytest.raises(ConnectionError, match="endpoint is down"):
+    with pytest.raises(
+        EmbedderFailedError, match=r"of 1 texts .*got ConnectionError: endpoint is down; .*'invalid'"
+    ) as caught:
         texts.encode(["a", "bb", "ccc", "dddd"])
+    assert type(caught.value.__cause__) is ConnectionError
     texts.encode(["a", "bb", "ccc", "dddd"])
     assert calls == ["a", "bb", "ccc", "ccc", "dddd"]

@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from scipy.spatial import distance
 
 from tars_rewards import Rollout, TARSConfig, TARSReward
-from tars_rewards.errors import (
-    EmbeddingError,
-)
+from tars_rewards.errors import EmbedderFailedError, EmbeddingError
 
 quick = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -156,7 +154,7 @@ def test_beta_zero_asks_no_embedder(tools: SimpleNamespace, monkeypatch: pytest.
         assert not result.valid["behavior"].any()
     with pytest.raises(AssertionError, match="an embedder was built"):
         TARSReward(TARSConfig())(tools.make_batch(0))
-    with pytest.raises(AssertionError, match="the embedder was called"):
+    with pytest.raises(EmbedderFailedError, match="AssertionError: the embedder was called"):
         TARSReward(TARSConfig(), embedder=UntouchableEmbedder())(tools.make_batch(0))
 
 
@@ -285,5 +283,5 @@ def test_disk_cache_spares_the_embedder(tools: SimpleNamespace, tmp_path) -> Non
     silent.model_id = "hash"
     assert torch.equal(TARSReward(config, embedder=silent)(rollouts).total, first.total)
     silent.model_id = "another"
-    with pytest.raises(AssertionError, match="the embedder was called"):
+    with pytest.raises(EmbedderFailedError, match="AssertionError: the embedder was called"):
         TARSReward(config, embedder=silent)(rollouts)

@@ -2,14 +2,16 @@
 
 import asyncio
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from embedding_server import EmbeddingServer, Reply
 from transformers import AutoTokenizer
 
 from tars_rewards.config import TARSConfig
-from tars_rewards.errors import AdapterError
+from tars_rewards.errors import AdapterError, EmbedderFailedError, EmbedderFailureWarning
 from tars_rewards.reward import TARSReward
 from tars_rewards.speech.families import QWEN2_5_OMNI, QWEN2_AUDIO
 from tars_rewards.speech.processors import load_processor
@@ -125,6 +127,32 @@ def test_samples_of_a_prompt_are_read_once_and_embedded_while_others_generate(to
     assert embedder.calls == [[ANSWER]]
     (validated,) = execute(executor, tokenizer, Engine(tokenizer), validation=True)
     assert "embedding" not in validated["tars"]
+
+
+def test_a_window_that_is_not_told_is_not_called_zero(tokenizer):
+    embedder = Embedder()
+    embedder.max_tokens = None
+    with pytest.warns(UserWarning, match="does not tell its window"):
+        (result,) = execute(TARSExecutor(TARSReward(embedder=embedder), processor=None), tokenizer, Engine(tokenizer))
+    assert np.isnan(result["tars"]["over_window"])
+
+
+def test_an_embedder_that_fails_stops_the_run_or_is_noted(tokenizer):
+    with EmbeddingServer(always=Reply(401)) as server:
+        stop = TARSConfig(embedder="m", embedder_url=server.url)
+        with pytest.raises(EmbedderFailedError, match="status 401"):
+            execute(TARSExecutor(TARSReward(stop), processor=None), tokenizer, Engine(tokenizer))
+        invalid = replace(stop, on_embedder_failure="invalid")
+        executor = TARSExecutor(TARSReward(invalid), processor=None)
+        with pytest.warns(EmbedderFailureWarning, match="status 401"):
+            results = execute(executor, tokenizer, Engine(tokenizer), samples=4)
+        results += execute(executor, tokenizer, Engine(tokenizer, text="another"))
+    assert len(server.requests) == 2  # the dead endpoint is not waited for by every completion
+    assert [result["reward"] for result in results] == [1.5] * 4 + [0.0]
+    for result in results:
+        scores = {name: torch.as_tensor(value, dtype=torch.float32) for name, value in result["tars"].items()}
+        assert scores["embedder_failed"] == 1
+        assert scores["embedding"].tolist() == [0]
 
 
 def test_a_prompt_that_leaves_no_room_is_not_cut(tokenizer):

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoTokenizer
 
 from tars_rewards.config import TARSConfig
+from tars_rewards.errors import EmbedderFailureWarning
 from tars_rewards.reward import TARSReward
 from tars_rewards_openrlhf import cpu
 from tars_rewards_openrlhf.label import Label
@@ -42,7 +43,7 @@ def step(seed=0):
     ]
 
 
-def of_openrlhf(rows, tokenizer):
+def of_openrlhf(rows, tokenizer, failed=None):
     longest = max(len(row["tokens"]) for row in rows)
     sequences = torch.zeros(len(rows), PROMPT + longest, dtype=torch.long)
     action = torch.zeros(len(rows), PROMPT + longest - 1, dtype=torch.long)
@@ -63,6 +64,8 @@ def of_openrlhf(rows, tokenizer):
         "format": torch.zeros(len(rows)),
         "embedding": torch.stack([row["embedding"] for row in rows]),
     }
+    if failed is not None:
+        extras["embedder_failed"] = torch.tensor([float(each) for each in failed])
     pooled = torch.stack([row["states"] for row in rows]), torch.ones(len(rows), dtype=torch.bool)
     return rollouts_of(experience, extras, pooled, tokenizer)
 
@@ -97,6 +100,28 @@ def test_both_adapters_give_the_same_rewards_to_the_bit(tiny):
         assert torch.equal(ours.total, theirs.total)
         assert torch.equal(ours.reference, theirs.reference)
         assert (ours.total[~torch.tensor([row["identity"][1] == "text" for row in rows])] != 0).all()
+
+
+def test_a_failed_embedding_survives_being_put_together(tiny):
+    """OpenRLHF joins completions of one each into micro-batches, and pads what is shorter with zeros."""
+    tokenizer, rows = AutoTokenizer.from_pretrained(tiny / "text"), step()
+    rows[1]["embedding"], rows[1]["failed"] = torch.zeros(1), True
+    joined = Experience.concat_experiences(
+        [Experience(info={name: torch.as_tensor(row[name])[None].float() for name in ("embedding",)}) for row in rows],
+        0,
+    )
+    rollouts = of_openrlhf(
+        [{**row, "embedding": vector} for row, vector in zip(rows, joined.info["embedding"], strict=True)],
+        tokenizer,
+        failed=[bool(row.get("failed")) for row in rows],
+    )
+    assert [rollout.embedding_failed for rollout in rollouts] == [False, True, *[False] * 6]
+    reward = TARSReward(TARSConfig(on_embedder_failure="invalid"))
+    with pytest.warns(EmbedderFailureWarning, match="failed on 1 of 8 completions"):
+        result = reward(rollouts)
+    assert not result.valid["behavior"].any()
+    assert result.valid["representation"].any()
+    assert result.metrics["tars/behavior/embedder_failures"] == 1
 
 
 def test_rollouts_carry_identity_completion_and_the_users_reward(tiny):

@@ -77,6 +77,25 @@ def test_flags_set_what_they_say():
     assert parsed("--tars.layers", "[0.0, 0.5]")[0].layers == (0.0, 0.5)
 
 
+def test_terms_of_ones_own_and_an_endpoint():
+    from openrlhf.utils.config import hierarchize
+
+    config, _ = parsed(
+        *("--tars.terms", '{"own_terms:brevity": 0.5}', "--tars.embedder_url", "http://host:8000/v1"),
+        *("--tars.on_embedder_failure", "invalid", "--tars.embedder_api_key_var", "MY_KEY"),
+    )
+    assert config.terms == (("own_terms:brevity", 0.5),)
+    assert (config.embedder_url, config.embedder_api_key_var) == ("http://host:8000/v1", "MY_KEY")
+    assert config.on_embedder_failure == "invalid"
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    nested = hierarchize(parser.parse_args(["--tars.terms", '{"own_terms:brevity": 0.5, "my.package:mine": 0}']))
+    later, _ = read_flags(vars(nested.tars))  # as the trainer sees them
+    assert later.terms == (("own_terms:brevity", 0.5), ("my.package:mine", 0.0))
+    with pytest.raises(ConfigError, match=r"--tars\.…: terms names 'own_terms:brevty', and the module"):
+        parsed("--tars.terms", '{"own_terms:brevty": 0.5}')
+
+
 def test_a_bad_value_names_flag_and_value():
     with pytest.raises(ConfigError, match=r"--tars.*alpha must be a finite number of at least 0, got -1"):
         parsed("--tars.alpha=-1")

@@ -13,7 +13,7 @@ import pytest
 from tars_rewards import Scorer, TARSConfig
 from tars_rewards.errors import InputError, ScoringError
 from tars_rewards.scoring import tables
-from tars_rewards.scoring.work import CHUNK
+from tars_rewards.scoring.work import FIRST
 
 RIGHT = "<think>2+2</think><answer>The answer is 4.</answer>"
 
@@ -42,7 +42,7 @@ def scorer():
 
 @pytest.fixture
 def many(tmp_path):
-    return write(tmp_path / "in.jsonl", [question(number) for number in range(3 * CHUNK)])
+    return write(tmp_path / "in.jsonl", [question(number) for number in range(10 * FIRST)])
 
 
 class Interrupted(Scorer):
@@ -82,6 +82,21 @@ def test_a_row_for_every_completion(scorer, tmp_path):
     assert (report.questions, report.rows, report.bad, report.resumed, report.bad_file) == (2, 6, 0, 0, None)
     assert report.mean_reward == {"speech": 0.75, "text": 1.5}
     assert set(os.listdir(tmp_path)) == {"in.jsonl", "out.jsonl"}
+
+
+def test_a_term_of_ones_own_is_a_column(tmp_path):
+    def brevity(batch, reference):
+        from tars_rewards import TermValue
+
+        term = TermValue.nowhere(len(batch))
+        term.values[:], term.valid[:] = 0.5, True
+        return term
+
+    scorer = Scorer(None, config=TARSConfig(alpha=0, beta=0, terms={brevity: 2.0}))
+    scorer.score_file(write(tmp_path / "in.jsonl", [question(1)]), tmp_path / "out.parquet", progress=False)
+    rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [row["brevity"] for row in rows] == [0.5, 0.5, None]
+    assert [row["total"] for row in rows] == [2.5, 1.0, 1.5]
 
 
 def test_parquet_in_and_out_says_the_same_as_jsonl(scorer, tmp_path):
@@ -169,7 +184,7 @@ def test_an_interrupted_run_goes_on(scorer, many, tmp_path, error):
     interrupt(many, tmp_path / "out.jsonl", error)
     assert not (tmp_path / "out.jsonl").exists()
     report = scorer.score_file(many, tmp_path / "out.jsonl", progress=False)
-    assert (report.questions, report.rows, report.resumed) == (3 * CHUNK, 9 * CHUNK, CHUNK)
+    assert (report.questions, report.rows, report.resumed) == (10 * FIRST, 30 * FIRST, FIRST)
     scorer.score_file(many, tmp_path / "at once.jsonl", progress=False)
     assert (tmp_path / "out.jsonl").read_text() == (tmp_path / "at once.jsonl").read_text()
     assert not (tmp_path / "out.jsonl.partial").exists()
@@ -179,8 +194,8 @@ def test_a_line_that_was_being_written_is_done_again(scorer, many, tmp_path):
     interrupt(many, tmp_path / "out.jsonl")
     journal = tmp_path / "out.jsonl.partial"
     journal.write_bytes(journal.read_bytes()[:-7])
-    assert scorer.score_file(many, tmp_path / "out.jsonl", progress=False).resumed == CHUNK - 1
-    assert len(read(tmp_path / "out.jsonl")) == 9 * CHUNK
+    assert scorer.score_file(many, tmp_path / "out.jsonl", progress=False).resumed == FIRST - 1
+    assert len(read(tmp_path / "out.jsonl")) == 30 * FIRST
 
 
 def test_a_killed_process_loses_nothing(many, tmp_path):
@@ -195,16 +210,16 @@ print(Slow(None, config=TARSConfig(alpha=0, beta=0)).score_file({str(many)!r}, {
 """
     journal = tmp_path / "out.parquet.partial"
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
-    while not journal.exists() or journal.read_bytes().count(b"\n") < 1 + CHUNK:
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 1 + FIRST:
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     again = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert int(again.stdout) in (CHUNK, 2 * CHUNK)
+    assert int(again.stdout) in (FIRST, 3 * FIRST)
     assert "question/s" in again.stderr
     rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
-    assert len({(row["id"], row["modality"], row["sample_id"]) for row in rows}) == len(rows) == 9 * CHUNK
+    assert len({(row["id"], row["modality"], row["sample_id"]) for row in rows}) == len(rows) == 30 * FIRST
 
 
 def test_a_run_with_other_settings_does_not_go_on(many, tmp_path):
@@ -215,7 +230,7 @@ def test_a_run_with_other_settings_does_not_go_on(many, tmp_path):
     assert any(problem.startswith("instruction: None then, 'Think.' now") for problem in caught.value.problems)
     assert any("'format_weight': 0.25" in problem for problem in caught.value.problems)
     report = other.score_file(many, tmp_path / "out.jsonl", overwrite=True, progress=False)
-    assert (report.resumed, report.questions) == (0, 3 * CHUNK)
+    assert (report.resumed, report.questions) == (0, 10 * FIRST)
 
 
 def test_a_question_that_has_changed_is_noticed(scorer, many, tmp_path):
@@ -248,13 +263,13 @@ def test_an_output_that_exists_is_not_touched_unless_asked(scorer, many, tmp_pat
         scorer.score_file(many, out, progress=False)
     assert out.read_text() == "precious\n"
     scorer.score_file(many, out, overwrite=True, progress=False)
-    assert len(read(out)) == 9 * CHUNK
+    assert len(read(out)) == 30 * FIRST
 
 
 @pytest.mark.parametrize(
     ("source", "out", "expected"),
     [
-        ("missing.jsonl", "out.jsonl", "missing.jsonl cannot be read: No such file or directory"),
+        ("missing.jsonl", "out.jsonl", "missing.jsonl cannot be read: there is no such file"),
         ("in.csv", "out.jsonl", "in.csv: expected a file name that ends in .jsonl, .ndjson, .json, .parquet, .pq"),
         ("in.jsonl", "out.csv", "out.csv: expected a file name that ends in"),
         ("in.jsonl", "nowhere/out.jsonl", "expected an existing directory"),
@@ -300,6 +315,6 @@ def test_memory_does_not_grow_with_the_file(scorer, tmp_path):
         finally:
             tracemalloc.stop()
 
-    small, large = peak(1500), peak(4500)
+    small, large = peak(2500), peak(5500)
     # What is kept of each question is its id and a hash, not its 5,000 characters.
-    assert (large - small) / 3000 < 1000
+    assert (large - small) / 3000 < 500

@@ -63,7 +63,8 @@ def make_tokenizer(named: dict[str, str]):
     )
 
 
-def _decoder(tokenizer, **more):
+def decoder_sizes(tokenizer, **more):
+    """What every text decoder's config is made of."""
     return {
         "vocab_size": len(tokenizer),
         "hidden_size": HIDDEN,
@@ -86,7 +87,7 @@ def make_text_model(directory: Path) -> Path:
 
     tokenizer = make_tokenizer({})
     torch.manual_seed(0)
-    Qwen2ForCausalLM(Qwen2Config(**_decoder(tokenizer))).save_pretrained(directory)
+    Qwen2ForCausalLM(Qwen2Config(**decoder_sizes(tokenizer))).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
 
@@ -118,7 +119,7 @@ def make_qwen2_audio(directory: Path) -> Path:
     )
     config = Qwen2AudioConfig(
         audio_config=encoder,
-        text_config=Qwen2Config(**_decoder(tokenizer)),
+        text_config=Qwen2Config(**decoder_sizes(tokenizer)),
         audio_token_index=tokenizer.convert_tokens_to_ids(AUDIO["audio_token"]),
     )
     torch.manual_seed(0)
@@ -165,7 +166,7 @@ def make_qwen2_5_omni(directory: Path) -> Path:
             fullatt_block_indexes=[0],
         ),
         text_config=Qwen2_5OmniTextConfig(
-            **_decoder(
+            **decoder_sizes(
                 tokenizer,
                 rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
             )

@@ -10,7 +10,7 @@ from tensordict import NonTensorStack, TensorDict
 from tars_rewards.errors import AdapterError
 from tars_rewards.protocol import BaseScore
 from tars_rewards.reward import TARSReward as CoreReward
-from tars_rewards_verl.batch import fetch, put_rewards, real_rows, split_key, to_rollouts
+from tars_rewards_verl.batch import fetch, over_window_flags, put_rewards, real_rows, split_key, to_rollouts
 from tars_rewards_verl.reward import TARSReward
 
 KEYS = ["u_0_0", "u_1_0", "v_0_0", "v_1_0"]
@@ -171,3 +171,12 @@ def test_embeddings_and_states_are_handed_on():
     assert not found[1].hidden_states.any()  # nothing was pooled: the core calls a zero vector invalid
     assert found[0].truncated
     np.testing.assert_array_equal(found[0].embedding, [1, 1])
+
+
+def test_a_failed_embedding_and_an_unknown_window_are_handed_on():
+    info = {"acc": 1.0, "format": 0.0, "truncated": 0.0, "embedding": None, "over_window": None}
+    infos = [{**info, "embedder_failed": 1.0}, info, {**info, "over_window": 1.0}, {**info, "over_window": 0.0}]
+    table = data(extra_fields=NonTensorStack(*[{"reward_extra_info": each} for each in infos]))
+    found = to_rollouts(table, KEYS, list("abcd"), hidden_states=False, embedding=True)
+    assert [rollout.embedding_failed for rollout in found] == [True, False, False, False]
+    assert over_window_flags(table) == [None, None, 1.0, 0.0]

@@ -6,11 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from embedding_server import EmbeddingServer, Reply, vector
 from omegaconf import OmegaConf
 from tensordict import TensorDict
 from verl import DataProto
 from verl.utils import hf_tokenizer
 
+from tars_rewards.errors import EmbedderFailedError, EmbedderFailureWarning
 from tars_rewards_verl.reward import TARSReward
 from tars_rewards_verl.reward_manager import VALIDATION_COLUMN, TARSRewardManager
 
@@ -81,6 +83,51 @@ def test_base_reward_and_what_the_trainer_needs(manager, right, padding):
     np.testing.assert_array_equal(info.pop("embedding"), np.ones(3))
     assert info == {"acc": 1.0, "format": 1.0, "truncated": 0.0, "modality": "speech", "over_window": 1.0}
     assert made.reward.embedded == [RIGHT]
+
+
+def test_a_window_that_is_not_told_is_not_called_zero(manager, right, monkeypatch):
+    monkeypatch.setattr(CountingReward, "over_window", lambda self, completions: None)
+    assert score(manager(), right)[1]["over_window"] is None
+
+
+@pytest.fixture
+def endpoint(tokenizer):
+    """A reward manager whose embedder is a server that answers nothing but 401."""
+
+    def make(mode, server):
+        kwargs = {"embedder": "m", "embedder_url": server.url, "on_embedder_failure": mode}
+        config = {
+            "reward": {"custom": "tars_rewards.verl:TARSReward", "custom_kwargs": kwargs},
+            "data": {"max_response_length": 64},
+            "actor_rollout_ref": {"rollout": {}},
+        }
+        return TARSRewardManager(OmegaConf.create(config), tokenizer, None)
+
+    return make
+
+
+def test_an_embedder_that_fails_stops_the_run(endpoint, right):
+    with EmbeddingServer(always=Reply(401)) as server, pytest.raises(EmbedderFailedError, match="status 401"):
+        score(endpoint("stop", server), right)
+
+
+def test_or_the_completion_goes_on_and_says_so(endpoint, right, tokenizer):
+    with EmbeddingServer(always=Reply(401)) as server:
+        made = endpoint("invalid", server)
+        with pytest.warns(EmbedderFailureWarning, match="status 401"):
+            reward, info = score(made, right)
+        again = score(made, [*right[:1], *right])[1]
+    assert reward == 1.5
+    assert (info["embedding"], info["over_window"], info["embedder_failed"]) == (None, None, 1.0)
+    assert again["embedder_failed"] == 1.0
+    assert len(server.requests) == 1  # a dead endpoint is not waited for by every completion
+
+
+def test_an_endpoint_by_the_settings_alone(endpoint, right):
+    with EmbeddingServer() as server, pytest.warns(UserWarning, match="does not tell its window"):
+        info = score(endpoint("stop", server), right)[1]
+    np.testing.assert_array_equal(info["embedding"], vector(RIGHT))
+    assert "embedder_failed" not in info
 
 
 def test_no_embedding_without_the_behavior_term_or_in_validation(manager, right):

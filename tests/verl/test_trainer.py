@@ -7,7 +7,7 @@ import datasets
 import pytest
 from hydra import compose, initialize_config_module
 
-from tars_rewards.errors import AdapterError, IncompletePairError
+from tars_rewards.errors import AdapterError, ConfigError, IncompletePairError
 from tars_rewards_verl.trainer import TARSTrainerMixin
 
 BASE = [
@@ -54,6 +54,21 @@ def test_the_banner_names_what_is_in_force(capsys):
     assert (
         "n = 4 per prompt, advantage grpo (norm_adv_by_std_in_grpo False), reward tars_rewards.verl:TARSReward" in said
     )
+
+
+def test_terms_of_ones_own_and_an_endpoint_by_verls_command_line(capsys):
+    made = trainer(
+        r"reward.custom_kwargs.terms={own_terms\:brevity:0.5}",
+        "reward.custom_kwargs.embedder_url=http://host:8000/v1",
+        "reward.custom_kwargs.on_embedder_failure=invalid",
+    )
+    assert (
+        "(embedder Qwen/Qwen3-Embedding-0.6B at http://host:8000/v1) + 0.5 x brevity; text =" in capsys.readouterr().out
+    )
+    assert made.tars.config.terms == (("own_terms:brevity", 0.5),)
+    assert made.tars.config.on_embedder_failure == "invalid"
+    with pytest.raises(ConfigError, match="the module 'own_terms' has no 'brevty'"):
+        trainer(r"reward.custom_kwargs.terms={own_terms\:brevty:0.5}")
 
 
 # ---- pairs

@@ -19,7 +19,7 @@ from openrlhf.utils.agent import AgentExecutorBase, SingleTurnAgentExecutor
 
 from tars_rewards.answers import has_format
 from tars_rewards.errors import AdapterError
-from tars_rewards.integration.embedding_batcher import EmbeddingBatcher
+from tars_rewards.integration.completion_embedder import CompletionEmbedder
 from tars_rewards.protocol import BaseScore
 from tars_rewards.reward import TARSReward
 from tars_rewards.speech.families import SAMPLING_RATE
@@ -55,7 +55,7 @@ class TARSExecutor(AgentExecutorBase):
         self._reward = reward
         self._processor = processor
         self._theirs = SingleTurnAgentExecutor(list(endpoints)) if endpoints else None
-        self._batcher = EmbeddingBatcher(reward.embed)
+        self._embedder = CompletionEmbedder(reward)
         self._prompts: OrderedDict[str, asyncio.Task[Prompt]] = OrderedDict()
         self._banned = {token: _BANNED for token in processor.never_sampled()} if processor is not None else None
 
@@ -105,10 +105,12 @@ class TARSExecutor(AgentExecutorBase):
         scores: dict[str, Any] = {"correct": base.correct, "format": base.format}
         if self._reward.config.beta and not about.validation:
             begun = time.perf_counter()
-            scores["embedding"] = await self._batcher.embed(completion)
+            embedded = await self._embedder.embed(completion)
+            # Numbers only, and of every completion the same: OpenRLHF puts them together, longer ones padded with zeros.
+            scores["embedding"] = np.zeros(1, np.float32) if embedded.vector is None else embedded.vector
             scores["embedding_seconds"] = time.perf_counter() - begun
-            over = self._reward.over_window([completion])
-            scores["over_window"] = over is not None and bool(over[0])
+            scores["over_window"] = float("nan") if embedded.over_window is None else embedded.over_window
+            scores["embedder_failed"] = embedded.failed
         log_probs = [step[token].logprob for token, step in zip(tokens, generated.logprobs, strict=True)]
         return {
             "prompt": prompt,

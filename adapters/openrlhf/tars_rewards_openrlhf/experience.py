@@ -10,6 +10,7 @@ from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 
 from tars_rewards.errors import AdapterError
+from tars_rewards.integration.completion_embedder import over_window_metric
 from tars_rewards.integration.rollout_kl import RolloutKLGuard, rollout_kl
 from tars_rewards.protocol import BaseScore, Rollout
 from tars_rewards.reward import TARSReward
@@ -57,7 +58,7 @@ class TARSExperienceMaker(RemoteExperienceMaker):
         result = self.reward(rollouts, step=self.step)
         self.metrics = dict(result.metrics) | self._check_engine(experiences, rollouts)
         if self.reward.config.beta:
-            self.metrics["tars/behavior/over_window"] = float(sum(extra["over_window"].sum() for extra in extras))
+            self.metrics |= over_window_metric(torch.cat([extra["over_window"] for extra in extras]).tolist())
             # The longest that a completion waited for its embedding, in its place of a batch, while others generated.
             waits = torch.cat([extra["embedding_seconds"] for extra in extras])
             self.metrics["tars/seconds/embedding"] = float(waits.max())
@@ -119,6 +120,7 @@ def rollouts_of(experience: Experience, extras: Extras, pooled: Pooled | None, t
                 hidden_states=states,
                 truncated=bool(experience.truncated[row]),
                 embedding=extras["embedding"][row] if "embedding" in extras else None,
+                embedding_failed="embedder_failed" in extras and bool(extras["embedder_failed"][row]),
                 base=BaseScore(
                     bool(extras["correct"][row]), bool(extras["format"][row]), float(experience.rewards[row])
                 ),

@@ -61,11 +61,13 @@ def read_flags(settings: Mapping[str, Any]) -> tuple[TARSConfig, OpenRLHFOptions
 
 
 def _value(text: str) -> Any:
-    """A number, a list, null or true, or else the text itself."""
+    """A number, a list, null or true, a mapping as a list of pairs, or else the text itself."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return text
+    # OpenRLHF makes namespaces of mappings, and of names with dots in them namespaces of namespaces.
+    return [list(pair) for pair in value.items()] if isinstance(value, dict) else value
 
 
 def _documentation(owner: type) -> dict[str, str]:

@@ -110,10 +110,16 @@ def to_rollouts(
                 hidden_states=_unflatten(pooled[row], shapes[row]),
                 truncated=bool(info["truncated"]),
                 embedding=info.get("embedding"),
+                embedding_failed=bool(info.get("embedder_failed", False)),
                 base=BaseScore(bool(info["acc"]), bool(info["format"]), rewards[row]),
             )
         )
     return rollouts
+
+
+def over_window_flags(data: TensorDict) -> list[float | None]:
+    """Whether each completion exceeds the embedder's window (1 or 0), as the reward loop found out; None: not known."""
+    return [plain(extra)["reward_extra_info"]["over_window"] for extra in data["extra_fields"]]
 
 
 def _unflatten(pooled: torch.Tensor | None, shape: tuple[int, int] | None) -> torch.Tensor | None:

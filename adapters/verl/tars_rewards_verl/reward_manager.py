@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from verl import DataProto
 from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
-from tars_rewards.integration.embedding_batcher import EmbeddingBatcher
+from tars_rewards.integration.completion_embedder import CompletionEmbedder
 from tars_rewards_verl.reward import load_reward
 
 VALIDATION_COLUMN = "tars_validation"
@@ -19,10 +19,10 @@ class TARSRewardManager(RewardManagerBase):
     """Reward manager that ``reward.custom`` puts in place (``reward.reward_manager``).
 
     For every completion it gives the base reward and, as extra info, what the trainer needs for the final reward:
-    ``acc`` and ``format`` (0 or 1), ``truncated``, ``modality``, and when beta > 0 ``embedding`` (float32 [dim]) and
-    ``over_window`` (1 if the completion is longer than the embedder's window). A completion is truncated if it has all
-    the tokens that ``data.max_response_length``, or its prompt and ``rollout.max_model_len`` where that is set, leave it,
-    and no end.
+    ``acc`` and ``format`` (0 or 1), ``truncated``, ``modality``, and when beta > 0 ``embedding`` (float32 [dim] or None),
+    ``over_window`` (1 if the completion is longer than the embedder's window, None where that is not known) and, where the
+    embedder failed and that does not stop the run, ``embedder_failed``. A completion is truncated if it has all the tokens
+    that ``data.max_response_length``, or its prompt and ``rollout.max_model_len`` where that is set, leave it, and no end.
     """
 
     def __init__(self, config: Any, tokenizer: Any, compute_score: Any, **_: Any) -> None:
@@ -31,7 +31,7 @@ class TARSRewardManager(RewardManagerBase):
         self.reward = load_reward(config.reward.custom, kwargs)
         self.max_response_length = int(config.data.max_response_length)
         self.max_model_len = config.actor_rollout_ref.rollout.get("max_model_len")
-        self.batcher = EmbeddingBatcher(self.reward.embed)
+        self.embedder = CompletionEmbedder(self.reward)
 
     async def run_single(self, data: DataProto) -> dict[str, Any]:
         """Score one completion.
@@ -60,7 +60,9 @@ class TARSRewardManager(RewardManagerBase):
             "modality": str(columns["modality"]),
         }
         if self.reward.config.beta and not columns.get(VALIDATION_COLUMN, False):
-            info["embedding"] = await self.batcher.embed(completion)
-            flags = self.reward.over_window([completion])
-            info["over_window"] = float(flags is not None and bool(flags[0]))
+            embedded = await self.embedder.embed(completion)
+            info["embedding"] = embedded.vector
+            info["over_window"] = None if embedded.over_window is None else float(embedded.over_window)
+            if embedded.failed:
+                info["embedder_failed"] = 1.0
         return {"reward_score": base.reward, "reward_extra_info": info}

@@ -25,6 +25,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from tars_rewards.errors import UnsupportedConfigError
+from tars_rewards.integration.completion_embedder import over_window_metric
 from tars_rewards.integration.options import describe
 from tars_rewards.integration.pairs import CHECK_ROWS, find_pairs
 from tars_rewards.integration.rollout_kl import RolloutKLGuard, rollout_kl
@@ -186,8 +187,7 @@ class TARSTrainerMixin(_Base):
         rows_of.put_rewards(batch, rows, data, result.total)
         metrics.update(result.metrics)
         if config.beta:
-            over = sum(extra["reward_extra_info"]["over_window"] for extra in map(rows_of.plain, data["extra_fields"]))
-            metrics["tars/behavior/over_window"] = over
+            metrics.update(over_window_metric(rows_of.over_window_flags(data)))
         metrics["tars/seconds/finalise"] = time.perf_counter() - started
         return super()._compute_advantage(batch, metrics)
 
