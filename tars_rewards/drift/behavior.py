@@ -3,7 +3,8 @@
 All figures are of a pair: a spoken completion and the written one with the same number of the same question.
 
 ========================  ===========================================================================================
-semantic_consistency      cosine of the two completions' sentence embeddings, in [-1, 1]
+semantic_consistency      cosine of the two completions' sentence embeddings, in [-1, 1]; with "mismatched" behind it:
+                          of the written completion and another question's spoken one
 answer_agreement          1 if both state an answer and it is the same one, else 0; nothing is said about its being right
 answer_agreement_stated   the same over pairs in which both state an answer
 speech_answered           1 if the spoken completion states an answer; ``text_answered``: the written one
@@ -25,6 +26,7 @@ behind `.`, `!`, `?` or `;` before a space. Steps are compared without regard to
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from string import ascii_uppercase
@@ -37,6 +39,16 @@ from tars_rewards.errors import MissingAnswerError
 
 SHARES = ("answer_agreement", "answer_agreement_stated", "speech_answered", "text_answered", "diverged")
 """Figures that are yes or no."""
+RANGES = {
+    "shared_steps": (0.0, 1.0),
+    "shared_tokens": (0.0, 1.0),
+    "first_diverging_step": (0.0, math.inf),
+    "first_diverging_token": (0.0, math.inf),
+    "length_distance": (0.0, math.inf),
+    "semantic_consistency": (-1.0, 1.0),
+    "semantic_consistency_mismatched": (-1.0, 1.0),
+}
+"""What further figures cannot leave, nor can their means."""
 
 _STATEMENT = re.compile(r"\bthe\s+answer\s+is\b", re.IGNORECASE)
 _OPENED = re.compile(r".*?<\s*think\s*>", re.IGNORECASE | re.DOTALL)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tars_rewards.drift.behavior import SHARES
+from tars_rewards.drift.behavior import RANGES, SHARES
 from tars_rewards.drift.intervals import Estimate, cka_estimate, mean_estimate, share_estimate, without_certainty
 from tars_rewards.drift.measures import CKA
 from tars_rewards.drift.model_drift import PAIRS
@@ -138,9 +138,12 @@ class Estimator:
         for name in next(iter(measured.values())).behavior:
             values = {run: each.behavior[name] for run, each in measured.items()}
             for run, of_questions in values.items():
-                is_share = name in SHARES
-                estimate = share_estimate(of_questions, **self._how) if is_share else self._mean(of_questions[:, None])
-                found.append(Figure(run, name, estimate))
+                if name in SHARES:
+                    found.append(Figure(run, name, share_estimate(of_questions, **self._how)))
+                else:
+                    bounds = RANGES.get(name, (-math.inf, math.inf))
+                    estimate = mean_estimate(of_questions[:, None], **self._how, bounds=bounds)
+                    found.append(Figure(run, name, estimate))
             if len(values) == 2:
                 change = values["model"] - values["against"]
                 estimate = self._mean(change[:, None])

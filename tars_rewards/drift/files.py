@@ -7,6 +7,8 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timezone
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +58,8 @@ def summary(drift: Drift) -> dict[str, Any]:
         "format": FORMAT,
         "kind": "drift",
         "tars_rewards": __version__,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": {name: version(name) for name in ("torch", "transformers", "numpy", "scipy")},
         "models": dict(drift.models),
         "settings": dict(drift.settings),
         "questions": len(some.questions),

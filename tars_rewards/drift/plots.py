@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tars_rewards.drift.run import Drift
 
 _COLOURS = {"model": "#0072B2", "against": "#D55E00", DIFFERENCE: "#000000"}  # Okabe and Ito's
+_CONTROL = "#009E73"  # of the difference of mismatched pairs, whose band would else merge with the matched ones'
 _LINES = {"matched": "-", "mismatched": "--"}
 _MARKERS = {"matched": "o", "mismatched": "x"}
 _MEASURES = {"cosine": "cosine", "centred": "centred cosine", "cka": "debiased linear CKA"}
@@ -111,7 +112,7 @@ def _positions(drift: Drift, panels: Any) -> Any:
 
 
 def _draw(axis: Any, at: Any, estimate: Estimate, run: str, pairs: str) -> None:
-    colour = _COLOURS[run]
+    colour = _CONTROL if (run, pairs) == (DIFFERENCE, "mismatched") else _COLOURS[run]
     axis.plot(at, estimate.mean, _LINES[pairs], marker=_MARKERS[pairs], ms=3, color=colour, label=f"{run}, {pairs}")
     axis.fill_between(at, estimate.low, estimate.high, color=colour, alpha=0.2, linewidth=0)
 

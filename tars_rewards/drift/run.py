@@ -117,7 +117,7 @@ def measure_drift(
     measured = {name: measured[name] for name in ("model", "against") if name in measured}
     estimator = Estimator(settings)
     return Drift(
-        settings={**asdict(settings), **prompts},
+        settings={**asdict(settings), **prompts, "device": device, "dtype": dtype},
         models={name: candidates[name].name for name in measured},
         measured=measured,
         curves=estimator.curves(measured),

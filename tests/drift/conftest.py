@@ -64,3 +64,24 @@ def embedder():
 def given():
     """Settings that take the questions' completions and embed nothing."""
     return DriftSettings(sampling=None, bucket_tokens=8, resamples=200, config=TARSConfig(beta=0))
+
+
+@pytest.fixture(scope="session")
+def curve():
+    """Find a curve of a measurement."""
+
+    def find(drift, states, measure, pairs="matched", run="model"):
+        wanted = (run, states, measure, pairs)
+        return next(each for each in drift.curves if (each.run, each.states, each.measure, each.pairs) == wanted)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def figure():
+    """Mean of a figure of the behaviour."""
+
+    def find(drift, name, run="model"):
+        return next(each.estimate.mean[0] for each in drift.behavior if (each.run, each.name) == (run, name))
+
+    return find

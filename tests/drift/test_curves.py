@@ -40,6 +40,7 @@ def made_up(generator, *, shift=0.0, places=4):
     behavior = {
         "answer_agreement": (np.arange(COUNT) < COUNT // 2).astype(float),
         "length_difference": noise[:, 0] + shift,
+        "length_distance": (np.arange(COUNT) == 3) * 1.0,
     }
     question = Question("q", "?")
     return ModelDrift([question] * COUNT, [Completion("a")] * COUNT, similarity, cka, positions, behavior)
@@ -112,3 +113,9 @@ def test_shares_that_never_change_claim_no_certainty(generator, estimator):
     change = figures["difference", "answer_agreement"]
     assert change.mean[0] == 0
     assert np.isnan([change.low[0], change.high[0]]).all()
+
+
+def test_counts_are_not_below_zero(generator, estimator):
+    figures = {each.name: each.estimate for each in estimator.figures({"model": made_up(generator)})}
+    assert figures["length_distance"].low[0] == 0  # Student's would be below
+    assert figures["length_difference"].low[0] < 0

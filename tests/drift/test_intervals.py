@@ -176,3 +176,21 @@ def test_cka_over_layers_is_the_mean_of_the_layers(generator):
     layers, overall = (cka_estimate(found, confidence=0.95, average=average) for average in (False, True))
     assert overall.mean[0] == pytest.approx(layers.mean.mean())
     assert overall.high[0] - overall.low[0] < (layers.high - layers.low).mean()  # independent layers average out
+
+
+@pytest.mark.parametrize("questions", [5, 30])
+def test_the_jackknife_of_a_mean_is_students_interval(generator, questions):
+    """A mean in the place of CKA: leaving out one at a time gives exactly its standard error."""
+    values = generator.normal(scale=0.1, size=(questions, 2))
+    without = (values.sum(0) - values) / (questions - 1)
+    estimate = cka_estimate(CKA(values.mean(0), without), confidence=0.95)
+    expected = scipy.stats.t.interval(0.95, questions - 1, values.mean(0), scipy.stats.sem(values))
+    np.testing.assert_allclose((estimate.low, estimate.high), expected)
+
+
+def test_bounds_cut_an_interval_off():
+    estimate = cka_estimate(CKA(np.array([0.9]), np.array([[0.2], [1.0], [0.9], [0.8], [0.9]])), confidence=0.95)
+    assert estimate.high[0] == 1
+    assert estimate.low[0] < 0.5
+    wide = mean_estimate(np.array([[0.5], [1.0], [1.0]]), **HOW, bounds=(-1, 1))
+    assert wide.high[0] == 1

@@ -6,32 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from tars_rewards import Question, TARSConfig
+from tars_rewards import TARSConfig
 from tars_rewards.batch import RolloutBatch
-from tars_rewards.drift import passes
 from tars_rewards.drift.measures import debiased_cka
 from tars_rewards.drift.passes import partners
 from tars_rewards.drift.run import measure_drift
-from tars_rewards.drift.settings import DriftSettings
 from tars_rewards.drift.states import Forcing, force
-from tars_rewards.errors import ConfigError, InputError, ScoringError
 from tars_rewards.representation import representation_term
 from tars_rewards.scoring.sampling import Sampling
 from tars_rewards.scoring.scorer import Scorer
 
 LAYERS = 3
-
-
-def curve(drift, states, measure, pairs="matched", run="model"):
-    return next(
-        each
-        for each in drift.curves
-        if (each.run, each.states, each.measure, each.pairs) == (run, states, measure, pairs)
-    )
-
-
-def figure(drift, name, run="model"):
-    return next(each.estimate.mean[0] for each in drift.behavior if (each.run, each.name) == (run, name))
 
 
 @pytest.fixture
@@ -48,7 +33,7 @@ def deaf(speech_model, questions, monkeypatch):
     return speech_model
 
 
-def test_the_same_prompt_in_both_modalities_does_not_drift(deaf, questions, embedder, given):
+def test_the_same_prompt_in_both_modalities_does_not_drift(figure, curve, deaf, questions, embedder, given):
     greedy = replace(given, sampling=Sampling(n=1, temperature=0, max_new_tokens=12), config=TARSConfig())
     drift = measure_drift(deaf, questions, settings=greedy, embedder=embedder)
     for states in ("forced", "rollouts"):
@@ -70,7 +55,7 @@ def test_the_same_prompt_in_both_modalities_does_not_drift(deaf, questions, embe
             np.testing.assert_allclose(trend.layers.mean, 0, atol=1e-5)
 
 
-def test_forced_cosine_is_that_of_the_text_completion_after_both_prompts(speech_model, questions, given):
+def test_forced_cosine_is_that_of_the_text_completion_after_both_prompts(curve, speech_model, questions, given):
     drift = measure_drift(speech_model, questions, settings=given, system="Be brief.", instruction="Think first.")
     texts = {"system": "Be brief.", "instruction": "Think first."}
     partner = partners(len(questions), given.seed)
@@ -91,7 +76,7 @@ def test_forced_cosine_is_that_of_the_text_completion_after_both_prompts(speech_
         np.testing.assert_allclose(curve(drift, "forced", "cosine", pairs).layers.mean, np.mean(expected, 0), atol=2e-5)
 
 
-def test_centred_cosine_and_cka_follow_from_plain_states(speech_model, questions, given):
+def test_centred_cosine_and_cka_follow_from_plain_states(curve, speech_model, questions, given):
     """From token states of separate forwards, kept whole: what the measurement never does."""
     drift = measure_drift(speech_model, questions, settings=given)
 
@@ -131,7 +116,7 @@ def test_centred_cosine_and_cka_follow_from_plain_states(speech_model, questions
         assert curve(drift, "forced", "cka").layers.mean[layer] == pytest.approx(cka, abs=2e-3)
 
 
-def test_own_completions_are_compared_as_the_representation_term_does(speech_model, questions, given):
+def test_own_completions_are_compared_as_the_representation_term_does(curve, speech_model, questions, given):
     drift = measure_drift(speech_model, questions, settings=given)
     config = TARSConfig(beta=0)
     expected, states = [], []
@@ -191,59 +176,6 @@ def test_more_questions_than_are_in_memory_at_once(omni, questions, given):
     assert (np.abs(matched - mismatched).max(axis=1) < 1e-5).tolist() == alike
 
 
-def test_a_model_against_itself_differs_in_nothing(omni, questions, given):
-    drift = measure_drift(omni, questions, against=omni, settings=given)
-    differences = [each for each in drift.curves if each.run == "difference"]
-    assert len(differences) == 6 * 3
-    for each in differences:
-        for part in (each.layers.mean, each.layers.low, each.layers.high):
-            np.testing.assert_allclose(part, 0, atol=1e-6)
-    assert {each.run for each in drift.positions} == {"model", "against", "difference"}
-
-
-@pytest.fixture
-def other(tiny, omni):
-    """The same model with noise in its decoder: a stand-in for a trained one."""
-    from tars_rewards.speech.model import SpeechModel
-
-    model = SpeechModel.load(tiny / "qwen2_5_omni", device="cpu")
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for layer in model.layers:
-            weight = layer.mlp.down_proj.weight
-            weight += 0.05 * torch.randn(weight.shape, generator=generator)
-        model.model.get_output_embeddings().weight.mul_(-1)  # says other things
-    return model
-
-
-def test_a_difference_is_model_less_against_question_by_question(omni, other, questions, given):
-    drift = measure_drift(other, questions, against=omni, settings=given)
-    for measure in ("cosine", "centred", "cka"):
-        one, two = (curve(drift, "forced", measure, run=run).layers.mean for run in ("model", "against"))
-        difference = curve(drift, "forced", measure, run="difference")
-        np.testing.assert_allclose(difference.layers.mean, one - two, atol=1e-9)
-        assert np.abs(one - two).max() > 1e-4
-    values = [drift.measured[run].similarity["forced", "cosine", "matched"] for run in ("model", "against")]
-    change = values[0] - values[1]
-    reach = 2.5706 * change.std(0, ddof=1) / np.sqrt(6)  # Student's, of six questions
-    difference = curve(drift, "forced", "cosine", run="difference").layers
-    np.testing.assert_allclose(difference.high, change.mean(0) + reach, rtol=1e-4)
-    alone = measure_drift(omni, questions, settings=given)
-    np.testing.assert_allclose(
-        curve(drift, "forced", "cosine", run="against").layers.mean, curve(alone, "forced", "cosine").layers.mean
-    )
-
-
-@pytest.mark.parametrize("shared", [True, False])
-def test_both_models_are_fed_the_completions_of_the_one_compared_against(omni, other, questions, given, shared):
-    greedy = replace(given, sampling=Sampling(n=1, temperature=0, max_new_tokens=8), shared=shared)
-    drift = measure_drift(other, questions, against=omni, settings=greedy)
-    own = {run: [each.completions["text"][0] for each in found.questions] for run, found in drift.measured.items()}
-    assert own["model"] != own["against"]
-    assert drift.measured["against"].forced == own["against"]
-    assert drift.measured["model"].forced == own["against" if shared else "model"]
-
-
 @pytest.mark.parametrize("forced", ["text", "speech", "reference"])
 def test_which_completion_is_forced(omni, questions, given, forced):
     found = measure_drift(omni, questions, settings=replace(given, forced=forced)).measured["model"]
@@ -259,7 +191,7 @@ def test_completions_are_the_scorers(omni, questions, given):
         assert mine.completions == theirs.completions
 
 
-def test_behaviour_is_that_of_the_pairs(omni, questions, given):
+def test_behaviour_is_that_of_the_pairs(figure, omni, questions, given):
     drift = measure_drift(omni, questions, settings=given)
     found = drift.measured["model"].behavior
     # Of the two pairs of a question only the first states answers, and they agree where the number is even.
@@ -278,117 +210,3 @@ def test_behaviour_is_that_of_the_pairs(omni, questions, given):
         for question in questions
     ]
     assert found["length_difference"].tolist() == [(a + b - c - d) / 2 for a, b, c, d in lengths]
-
-
-def bad(question, **changes):
-    return Question.from_row({**question.to_row(), **changes})
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"audio": {"bytes": "UklGRg=="}}, "cannot be read"),
-        ({"audio": None}, "field 'audio'"),
-        ({"prompt": ""}, "field 'prompt'"),
-        ({"completions": {"speech": ["a"], "text": ["b", "c"]}}, "expected 2 of speech and of text"),
-        ({"completions": {}}, "got 0 and 0"),
-        ({"completions": {"speech": ["a", "b"], "text": [{"text": "", "truncated": True}, "c"]}}, "at least one token"),
-    ],
-)
-def test_a_bad_question_is_named_or_left_out_whole(omni, questions, given, changes, expected):
-    spoilt = [*questions[:3], bad(questions[3], **changes), *questions[4:]]
-    with pytest.raises(InputError, match="1 of 6 questions cannot be measured") as caught:
-        measure_drift(omni, spoilt, settings=given)
-    assert "question 'q3'" in str(caught.value)
-    assert expected in str(caught.value)
-    drift = measure_drift(omni, spoilt, settings=given, skip_bad=True)
-    assert list(drift.left_out) == ["q3"]
-    assert expected in drift.left_out["q3"]
-    without = measure_drift(omni, [each for each in questions if each.id != "q3"], settings=given)
-    for found, alone in zip(drift.curves, without.curves, strict=True):
-        np.testing.assert_allclose(found.layers.mean, alone.layers.mean, atol=1e-5)
-        assert set(found.layers.questions) == {5}
-
-
-def test_a_bad_question_is_found_before_sampling_ends_up_in_nothing(omni, questions, given):
-    greedy = replace(given, sampling=Sampling(n=1, temperature=0, max_new_tokens=4))
-    spoilt = [*questions[:5], bad(questions[5], audio={"bytes": "UklGRg=="})]
-    drift = measure_drift(omni, spoilt, settings=greedy, against=omni, skip_bad=True)
-    assert list(drift.left_out) == ["q5"]
-    assert {len(each.questions) for each in drift.measured.values()} == {5}
-
-
-def test_a_question_that_does_not_fit_the_memory_is_left_out(omni, questions, given, monkeypatch):
-    longest = max(questions, key=lambda each: len(each.completions["text"][0].text))
-    stock, limit = omni.model.forward, 0
-
-    def forward_(**batch):
-        nonlocal limit
-        tokens = batch["input_ids"].shape[1]
-        if limit and tokens >= limit:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return stock(**batch)
-
-    monkeypatch.setattr(omni.model, "forward", forward_)
-    prompt = omni.prompt(question=None, media=longest.audio)
-    limit = len(prompt.token_ids) + len(omni.tokenize(longest.completions["speech"][0].text)) + 1
-    with pytest.raises(ScoringError, match=f"question '{longest.id}'"):
-        measure_drift(omni, questions, settings=given)
-    drift = measure_drift(omni, questions, settings=given, skip_bad=True)
-    assert list(drift.left_out) == [longest.id]
-    assert "does not fit the memory" in drift.left_out[longest.id]
-
-
-def test_what_cannot_be_measured_is_refused(omni, tiny, questions, given):
-    with pytest.raises(InputError, match="each id once, got 'q0'"):
-        measure_drift(omni, [questions[0], questions[0]], settings=given)
-    with pytest.raises(InputError, match="at least 2 questions that can be measured, got 1"):
-        measure_drift(omni, questions[:1], settings=given)
-    nothing = [bad(each, completions={"speech": ["a"], "text": ["b"]}) for each in questions]
-    with pytest.raises(InputError, match=r"completions\.reference"):
-        measure_drift(omni, nothing, settings=replace(given, forced="reference"))
-
-
-def test_models_of_different_depth_are_refused_before_the_work(omni, tiny, questions, given, monkeypatch):
-    from tars_rewards.speech.model import SpeechModel
-
-    shallow = SpeechModel.load(tiny / "qwen2_5_omni", device="cpu")
-    monkeypatch.setattr(shallow, "layers", shallow.layers[:2])
-    monkeypatch.setattr(passes, "measure", None)
-    with pytest.raises(ConfigError, match="as many decoder layers"):
-        measure_drift(omni, questions, against=shallow, settings=given)
-
-
-def test_models_by_name_are_loaded_one_after_the_other(tiny, questions, given, monkeypatch):
-    from tars_rewards.speech.model import SpeechModel
-
-    alive, load = [], SpeechModel.load.__func__
-
-    def watched(cls, *args, **kwargs):
-        import weakref
-
-        assert not any(each() for each in alive)
-        model = load(cls, *args, **kwargs)
-        alive.append(weakref.ref(model))
-        return model
-
-    monkeypatch.setattr(SpeechModel, "load", classmethod(watched))
-    path = str(tiny / "qwen2_5_omni")
-    drift = measure_drift(path, questions[:2], against=path, settings=replace(given, centred=False))
-    assert drift.models == {"model": path, "against": path}
-    assert len(alive) == 4  # each looked at once before the work
-
-
-def test_two_or_three_questions_have_no_cka_but_the_rest(omni, questions, given):
-    drift = measure_drift(omni, questions[:2], settings=given)
-    assert np.isnan(curve(drift, "forced", "cka").layers.mean).all()
-    assert np.isfinite(curve(drift, "forced", "cosine").layers.mean).all()
-
-
-@pytest.mark.parametrize(
-    ("setting", "value"),
-    [("forced", "audio"), ("bucket_tokens", 0), ("resamples", 10), ("seed", -1), ("confidence", 1.0)],
-)
-def test_settings_out_of_range(setting, value):
-    with pytest.raises(ConfigError, match=f"{setting} is"):
-        DriftSettings(**{setting: value})
