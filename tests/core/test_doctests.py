@@ -16,7 +16,7 @@ MODULES = {
     "tars_rewards.drift.behavior": 4,
     "tars_rewards.evaluation.endpoint_answer": 2,
     "tars_rewards.evaluation.records": 2,
-    "tars_rewards.evaluation.statistics": 8,
+    "tars_rewards.evaluation.statistics": 7,
     "tars_rewards.extraction": 2,
     "tars_rewards.extraction.voicebench": 3,
     "tars_rewards.integration.completion_embedder": 1,
