@@ -42,8 +42,8 @@ class Completion:
         """
         if isinstance(row, Completion):
             return row
-        if isinstance(row, str):
-            row = {"text": row}
+        if isinstance(row, str) and _is_text(row):
+            return cls(row)
         if not isinstance(row, Mapping):
             raise InputError("", [f"expected a text or {{'text': …}}, got {_shown(row)}"])
         problems = _unknown(row, _COMPLETION_FIELDS)
@@ -221,11 +221,16 @@ def _as_text(value: Any) -> Any:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether it is a text that can be written: one with half a character, a surrogate that stands alone, cannot."""
+    return isinstance(value, str) and _lone_surrogate(value) is None
+
+
+def _lone_surrogate(text: str) -> int | None:
+    """Where a text holds half a character, which can be neither tokenized nor written."""
     try:
-        return isinstance(value, str) and value.encode() is not None
-    except UnicodeEncodeError:
-        return False
+        text.encode()
+    except UnicodeEncodeError as error:
+        return error.start
+    return None
 
 
 def _is_list(value: Any) -> bool:
@@ -238,6 +243,6 @@ def _is_id(value: Any) -> bool:
 
 def _shown(value: Any) -> str:
     shown = repr(value)
-    if isinstance(value, str) and not _is_text(value):
-        return f"a surrogate that stands alone in {shown[:60]}"
+    if isinstance(value, str) and (start := _lone_surrogate(value)) is not None:
+        return f"a surrogate that stands alone at character {start}"
     return f"{type(value).__name__} {shown[:60]}{'…' if len(shown) > 60 else ''}" if value is not None else "nothing"

@@ -28,7 +28,10 @@ def scorer():
         (question(2, answer=float("nan")), "field 'answer': expected a text or null, got float nan"),
         (question(2, id=float("nan")), "field 'id': expected a non-empty text, got float nan"),
         (question(2, id="\ud800"), "field 'id': expected a non-empty text, got a surrogate that stands alone"),
-        (question(2, completions={"text": ["ok", "\ud800"]}), "field 'completions.text[1]': field 'text': expected"),
+        (
+            question(2, completions={"text": ["ok", "\ud800"]}),
+            "field 'completions.text[1]': expected a text or {'text': …}, got a surrogate",
+        ),
         (question(2, answer="?!"), "field 'answer': expected the right answer, with a letter or a digit in it"),
     ],
 )
