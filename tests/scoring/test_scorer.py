@@ -148,6 +148,17 @@ def test_tokens_that_stand_for_audio_are_refused_in_a_completion(scorer, speech_
         list(scorer.score([row]))
 
 
+@pytest.mark.parametrize("beyond", [0, 10**30])
+def test_tokens_that_the_model_does_not_have_are_refused(scorer, speech_model, questions, beyond):
+    vocabulary = speech_model.model.get_input_embeddings().weight.shape[0]
+    row = questions[0].to_row()
+    row["completions"] = {"text": [{"text": "a", "token_ids": [vocabulary - 1]}]}
+    assert len(next(scorer.score([row])).log_probs[0]) == 1
+    row["completions"] = {"text": [{"text": "a", "token_ids": [40, vocabulary + beyond]}]}
+    with pytest.raises(InputError, match=f"question 'q0':\n.*expected token ids below {vocabulary}"):
+        list(scorer.score([row]))
+
+
 def test_sampled_tokens_are_taken_as_they_are(scorer, speech_model, questions):
     ids = [*speech_model.tokenize("f"), *speech_model.tokenize("our")]
     row = {**questions[0].to_row(), "completions": {"text": [{"text": "four", "token_ids": ids}, {"text": "four"}]}}
