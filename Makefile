@@ -41,7 +41,7 @@ test-verl: $(VERL)/ready
 # With the tests of the core that depend on the version of transformers.
 test-openrlhf: $(OPENRLHF)/ready
 	$(OPENRLHF)/bin/python -m pytest tests/openrlhf tests/speech tests/core/test_capture.py tests/core/test_decoder_layers.py \
-		-n 2 --dist loadfile
+		tests/scoring/test_scorer.py tests/scoring/test_generation.py tests/scoring/test_every_family.py -n 2 --dist loadfile
 
 lint: $(VERL)/ready
 	$(VERL)/bin/ruff check .

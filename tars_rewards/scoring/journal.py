@@ -106,17 +106,21 @@ class Journal:
         before, now = dict(found["settings"]), dict(expected["settings"])
         if found["format"] != _FORMAT:
             before["format of the journal"], now["format of the journal"] = found["format"], _FORMAT
-        problems = [
-            f"{name}: {before.get(name)!r} then, {now.get(name)!r} now"
-            for name in sorted({*before, *now})
-            if before.get(name) != now.get(name)
-        ]
-        if problems:
+        if problems := differences(before, now):
             raise InputError(
                 f"{self.path} is of an unfinished run with other settings; set them as they were, choose another output, or "
                 "overwrite:",
                 problems,
             )
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """One sentence for each setting that differs between two runs."""
+    return [
+        f"{name}: {before.get(name)!r} then, {now.get(name)!r} now"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
 
 
 def fingerprint(row: Any) -> int:

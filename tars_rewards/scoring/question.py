@@ -14,7 +14,7 @@ from typing import Any
 from tars_rewards.errors import InputError
 
 MEDIA = ("audio", "image")
-_TEXTS = ("answer", "system", "instruction")
+_TEXTS = ("answer", "system", "instruction", "category")
 _FIELDS = ("id", "prompt", *MEDIA, *_TEXTS, "completions")
 _COMPLETION_FIELDS = ("text", "token_ids", "truncated", "correct")
 
@@ -88,6 +88,7 @@ class Question:
     completions: Mapping[str, Sequence[Completion]] = field(default_factory=dict)  #: by modality
     system: str | None = None  #: system prompt; None: the scorer's
     instruction: str | None = None  #: follows the question in both modalities; None: the scorer's
+    category: str | None = None  #: group of questions that evaluation also tells the accuracy of, such as a subject
 
     @classmethod
     def from_row(cls, row: Any, *, root: str | os.PathLike[str] | None = None) -> Question:
@@ -95,8 +96,8 @@ class Question:
 
         Args:
             row: A mapping of this class's fields; `completions` by modality, each a list of texts or of mappings of the
-                fields of `Completion`; a clip's or image's ``bytes`` may be base64. Numbers are taken for `id` and `answer`.
-                Fields of other names are left aside, but not those that look like a known one misspelt.
+                fields of `Completion`; a clip's or image's ``bytes`` may be base64. Numbers are taken for `id`, `answer` and
+                `category`. Fields of other names are left aside, but not those that look like a known one misspelt.
             root: Directory that relative paths start from; None: the current one.
 
         Raises:
@@ -113,7 +114,9 @@ class Question:
         if not isinstance(identity, str) or not identity:
             problems.append(f"field 'id': expected a non-empty text, got {_shown(row.get('id'))}")
         texts: dict[str, Any] = {"prompt": row.get("prompt") or "", "answer": _as_text(row.get("answer"))}
-        texts.update({name: row.get(name) for name in ("system", "instruction")})
+        texts.update(
+            {name: row.get(name) for name in ("system", "instruction")}, category=_as_text(row.get("category"))
+        )
         problems += [
             f"field {name!r}: expected a text or null, got {_shown(value)}"
             for name, value in texts.items()

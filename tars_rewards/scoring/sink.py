@@ -134,11 +134,11 @@ class BadRows:
         count: Rows in it.
     """
 
-    def __init__(self, source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
-        beside = next((os.fspath(each) for each in (out, source) if each != "-"), None)
+    def __init__(self, source: str, out: str | os.PathLike[str]) -> None:
+        beside = next((os.fspath(each) for each in (out, source) if each not in ("-", "standard input")), None)
         if beside is None:
             raise InputError("bad rows go to a file beside the output; name one instead of '-', or do not skip them")
-        self.path = Path(f"{beside}.bad.jsonl")
+        self.path = bad_rows_of(beside)
         self.count = 0
         self._file: TextIO | None = None
 
@@ -154,3 +154,8 @@ class BadRows:
         """Let go of the file."""
         if self._file is not None:
             self._file.close()
+
+
+def bad_rows_of(out: str | os.PathLike[str]) -> Path:
+    """Where the bad rows of an output are."""
+    return Path(f"{os.fspath(out)}.bad.jsonl")

@@ -22,7 +22,7 @@ _GROUP = 1000  # rows of a Parquet row group, each maybe with a clip
 _AT_A_TIME = 64  # rows of a Parquet file that are in memory, each maybe with a clip
 _INTEGERS = ("sample_id", "reference", "tokens")
 _BOOLEANS = ("truncated", "correct")
-_TEXTS = ("id", "modality", "completion", "answer", "prompt", "system", "instruction")
+_TEXTS = ("id", "modality", "completion", "answer", "prompt", "system", "instruction", "category")
 
 
 class Row(NamedTuple):

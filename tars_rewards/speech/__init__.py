@@ -9,6 +9,7 @@
 ``media``             a clip or an image as the processor takes it
 ``scored_families``   the records of families that are scored and not trained, and the code that some of them need
 ``adapters``          LoRA adapters for listening only, on for the rows of a batch that have a clip
+``rope``              rotary positions that depend on a row's length and on no other row's
 ``omni_processors``   the Omni families' processors where torchvision is not installed
 ``gemma4_processor``  Gemma 4's processor for audio and text, likewise
 ``checkpoint``        whose a checkpoint is, and how a trained one is published

@@ -26,6 +26,7 @@ from tars_rewards.speech.family import Message, SpeechModelFamily, render
 from tars_rewards.speech.loading import checkpoint_family, choose_device, choose_dtype, load_model, load_processor
 from tars_rewards.speech.media import load_media
 from tars_rewards.speech.memo import ENCODED, MediaMemo, join_padded
+from tars_rewards.speech.rope import choose_by_row
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -95,6 +96,7 @@ class SpeechModel:
         model.generation_config.eos_token_id = sorted(self.stop_ids)
         model.generation_config.pad_token_id = self.pad_id
         adapt_rows(model, self._placeholder)
+        choose_by_row(model)
         self._memo = MediaMemo(model, family)
 
     @classmethod

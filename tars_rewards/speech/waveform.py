@@ -79,6 +79,20 @@ def clip_seconds(clip: Any) -> float:
     return len(load_waveform(clip)) / SAMPLING_RATE
 
 
+def wav_bytes(samples: Float[np.ndarray, " samples"]) -> bytes:
+    """A clip as a WAV file: mono, 16 bits, at :data:`SAMPLING_RATE`.
+
+    Args:
+        samples: In [-1, 1]; what is beyond is clipped.
+
+    Raises:
+        MissingDependencyError: The packages of the extra ``audio`` are not installed.
+    """
+    file = io.BytesIO()
+    _audio_package("soundfile").write(file, samples, SAMPLING_RATE, format="WAV", subtype="PCM_16")
+    return file.getvalue()
+
+
 def clip_name(clip: Any) -> str:
     """How messages name a clip."""
     if isinstance(clip, Mapping):

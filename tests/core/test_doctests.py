@@ -13,6 +13,7 @@ MODULES = {
     "tars_rewards.combiner": 1,
     "tars_rewards.config": 2,
     "tars_rewards.embedding_answer": 1,
+    "tars_rewards.evaluation.endpoint_answer": 2,
     "tars_rewards.extraction": 2,
     "tars_rewards.extraction.voicebench": 3,
     "tars_rewards.integration.completion_embedder": 1,

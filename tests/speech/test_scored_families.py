@@ -1,5 +1,7 @@
 """What single families need beside a record."""
 
+import json
+import shutil
 import sys
 from dataclasses import replace
 
@@ -52,6 +54,23 @@ def test_gemma_3n_is_captured_where_attention_works(loaded):
     expected = torch.stack([layer[0, 0].mean(dim=0) for layer in streams])
     torch.testing.assert_close(captured.pooled[0], expected)
     assert captured.final_norm == "before"
+
+
+def test_a_short_row_is_scored_the_same_beside_a_long_one(loaded, tmp_path):
+    directory = shutil.copytree(loaded("phi4_multimodal").directory, tmp_path / "phi")
+    config = json.loads((directory / "config.json").read_text())
+    config["rope_parameters"]["original_max_position_embeddings"] = config["original_max_position_embeddings"] = 60
+    (directory / "config.json").write_text(json.dumps(config))
+    speech = SpeechModel.load(directory, device="cpu")
+    prompts = [speech.prompt(question=text, media=None) for text in ("Why?", "Why? " * 40)]
+    assert len(prompts[0].token_ids) < 60 < len(prompts[1].token_ids)
+    for padding in ("left", "right"):
+        with torch.no_grad():
+            batch = speech.batch(prompts, padding=padding)
+            together = speech.model(**batch).logits
+        for row, prompt in enumerate(prompts):
+            own = together[row][batch["attention_mask"][row].bool()][-1]
+            torch.testing.assert_close(own, last_logits(speech, prompt), rtol=0, atol=1e-5)
 
 
 def test_models_may_be_loaded_more_than_once(loaded):

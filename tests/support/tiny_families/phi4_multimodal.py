@@ -41,8 +41,16 @@ def make(directory: Path) -> Path:
     config = Phi4MultimodalConfig(
         **SIZES,
         vocab_size=len(tokenizer),
-        max_position_embeddings=4096,
+        max_position_embeddings=16384,
         original_max_position_embeddings=4096,
+        rope_parameters={
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.75,
+            "short_factor": [1.0] * 6,
+            "long_factor": [1.0 + index for index in range(6)],
+            "original_max_position_embeddings": 4096,
+        },
         bos_token_id=token("<|endoftext|>"),
         eos_token_id=[token("<|endoftext|>"), token("<|end|>")],
         pad_token_id=token("<|endoftext|>"),
