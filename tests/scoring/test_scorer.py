@@ -177,6 +177,25 @@ def test_modalities_are_a_matter_of_the_config(speech_model, questions):
     assert [row["log_prob"] for row in renamed] == pytest.approx([row["log_prob"] for row in usual], abs=1e-4)
 
 
+def test_log_probs_that_are_not_finite_are_an_error_of_their_question(speech_model, questions, monkeypatch):
+    log_probs = forward._log_probs
+    # Ends of turn are improbable beyond what a float holds; the one completion that was cut off has none.
+    impossible = {speech_model.end_of_turn: -torch.inf}
+    monkeypatch.setattr(
+        forward,
+        "_log_probs",
+        lambda logits, chosen: (
+            log_probs(logits, chosen) + torch.tensor([impossible.get(id, 0.0) for id in chosen.tolist()])
+        ),
+    )
+    scorer = Scorer(speech_model, config=TARSConfig(alpha=0, beta=0))
+    fine = {**questions[0].to_row(), "completions": {"text": [{"text": "It is", "truncated": True}]}}
+    good, bad = scorer.score_batch([Question.from_row(fine), questions[1]])
+    assert good.log_probs[0].isfinite().all()
+    assert isinstance(bad, ScoringError)
+    assert str(bad).startswith("question 'q1': the model gives a completion log-probabilities that are not finite")
+
+
 def test_without_a_model_there_are_no_states(questions, embedder):
     with pytest.raises(ConfigError, match="alpha is 1, but there is no model"):
         Scorer(None)
