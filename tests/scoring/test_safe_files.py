@@ -15,6 +15,28 @@ def scorer():
     return Scorer(None, config=TARSConfig(alpha=0, beta=0))
 
 
+@pytest.fixture
+def source(tmp_path):
+    return write(tmp_path / "in.jsonl", [question(1), question(2)])
+
+
+def test_a_file_that_is_no_journal_is_left_alone(scorer, source, tmp_path):
+    journal = tmp_path / "out.jsonl.partial"
+    journal.write_text("my notes\n")
+    with pytest.raises(InputError, match="line 1: expected the journal of an unfinished run"):
+        scorer.score_file(source, tmp_path / "out.jsonl", progress=False)
+    assert journal.read_text() == "my notes\n"
+
+
+def test_an_output_that_exists_is_not_touched_unless_asked(scorer, source, tmp_path):
+    out = write(tmp_path / "out.jsonl", ["precious\n"])
+    with pytest.raises(InputError, match=r"out\.jsonl exists; choose another output, or overwrite it"):
+        scorer.score_file(source, out, progress=False)
+    assert out.read_text() == "precious\n"
+    scorer.score_file(source, out, overwrite=True, progress=False)
+    assert len(out.read_text().splitlines()) == 6
+
+
 @pytest.mark.parametrize("suffix", ["", ".partial", ".bad.jsonl", ".tmp"])
 def test_the_source_is_not_written_to(scorer, tmp_path, suffix):
     out = tmp_path / "out.jsonl"
