@@ -202,7 +202,8 @@ class RunLog:
         """When an earlier part of the run began; None if there is none."""
         path = self.directory / RUN
         if not path.exists():
-            foreign = [name for name in (ROLLOUTS, METRICS) if (self.directory / name).exists()]
+            files = [self.directory / name for name in (ROLLOUTS, METRICS)]
+            foreign = [file.name for file in files if file.exists() and file.stat().st_size]
             if foreign:
                 raise ConfigError(f"run_log: {self.directory} has a {foreign[0]} but no {RUN}, so it is no log; {MOVE}")
             return None

@@ -15,6 +15,7 @@ from tars_rewards.integration.rollout_kl import RolloutKLGuard, rollout_kl
 from tars_rewards.integration.run_log import RunLog
 from tars_rewards.protocol import BaseScore, Rollout
 from tars_rewards.reward import TARSReward
+from tars_rewards_openrlhf.dataset import ground_truth
 from tars_rewards_openrlhf.flags import read_flags
 from tars_rewards_openrlhf.label import Label
 from tars_rewards_openrlhf.samples import EXTRAS
@@ -125,7 +126,7 @@ def rollouts_of(experience: Experience, extras: Extras, pooled: Pooled | None, t
             Rollout(
                 pair_id=label.pair_id,
                 modality=label.modality,
-                answer=label.answer,
+                answer=ground_truth(label.answer),
                 sample_id=int(extras["sample"][row]),
                 completion=tokenizer.decode(experience.sequences[row][generated], skip_special_tokens=True),
                 hidden_states=states,
