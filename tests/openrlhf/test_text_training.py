@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -115,13 +116,13 @@ def test_the_run_log_is_what_was_rewarded_and_logged(text_run):
 
 def test_a_resumed_run_goes_on_with_the_questions_that_were_to_come(text_run, tiny, tmp_path):
     overrides = {"ckpt.path": text_run.directory / "checkpoints", "ckpt.load_enable": True, "data.max_samples": 12}
-    overrides |= log_flags(text_run.directory)
-    before = run_log(text_run.directory)
+    shutil.copytree(text_run.directory / "log", tmp_path / "log")
+    overrides |= log_flags(tmp_path)
     resumed = train(tmp_path, tiny, "text", steps=3, overrides=overrides).check()
     assert [step["step"] for step in resumed.steps] == [3]
     assert load_step(tmp_path, 3).keys() == load_step(text_run.directory, 3).keys()
     # It went on with the same log: of step 3 there is what was done last.
-    metrics, rollouts = run_log(text_run.directory)
+    before, (metrics, rollouts) = run_log(text_run.directory), run_log(tmp_path)
     assert metrics[:2] == before[0][:2]
     assert [row["step"] for row in metrics] == [1, 2, 3]
     assert metrics[2]["data"]["tars/seconds/finalise"] == resumed.steps[0]["tars/seconds/finalise"]

@@ -1,6 +1,7 @@
 """The real training loop of verl on CPU cores, on text: what it computes, and what stops it."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -150,7 +151,8 @@ def test_a_resumed_run_has_the_order_and_the_rewards_of_the_one_that_went_on(tex
         "trainer.resume_mode": "resume_path",
         "trainer.resume_from_path": run.directory / "checkpoints" / "global_step_2",
     }
-    metrics, rollouts = run_log(run.directory)
+    shutil.copytree(run.directory / "log", tmp_path / "log")
+    resume["reward.custom_kwargs.run_log"] = tmp_path / "log"
     resumed = train(tmp_path / "resumed", tiny, "text", steps=3, overrides=resume).check()
     assert [step["step"] for step in resumed.steps] == [3]
     there, here = (
@@ -162,7 +164,7 @@ def test_a_resumed_run_has_the_order_and_the_rewards_of_the_one_that_went_on(tex
         assert here[who][0] == tokens
         assert here[who][1] == pytest.approx(total, abs=1e-6)
     # It went on with the same log: of step 3 there is what was done last.
-    metrics_now, rollouts_now = run_log(run.directory)
+    (metrics, rollouts), (metrics_now, rollouts_now) = run_log(run.directory), run_log(tmp_path)
     assert metrics_now[:3] == metrics[:3]
     assert [row["step"] for row in metrics_now] == [0, 1, 2, 3]
     assert metrics_now[3]["data"]["tars/seconds/finalise"] == resumed.steps[0]["tars/seconds/finalise"]
