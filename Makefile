@@ -15,6 +15,8 @@ TORCH_ARGS ?=
 VERL := .venv/verl
 OPENRLHF := .venv/openrlhf
 PIP := -m pip --disable-pip-version-check --quiet install
+# To install Debian packages.
+SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 # One thread per process: the training, the rollout engine and the reward loop share the cores.
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
@@ -22,7 +24,7 @@ export TOKENIZERS_PARALLELISM = false
 # DeepSpeed compiles what it needs when it first runs.
 export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/$(OPENRLHF)/torch_extensions
 
-.PHONY: demo demo-openrlhf test test-core test-verl test-openrlhf lint bench base-model clean
+.PHONY: demo demo-openrlhf test test-core test-verl test-openrlhf browser lint bench base-model clean
 
 demo: $(VERL)/ready
 	$(VERL)/bin/python examples/verl/demo.py --out runs/demo
@@ -32,16 +34,21 @@ demo-openrlhf: $(OPENRLHF)/ready
 
 test: test-verl test-openrlhf
 
-test-core: $(VERL)/ready
+test-core: $(VERL)/ready browser
 	$(VERL)/bin/python -m pytest tests --ignore tests/openrlhf -m "not training"
 
-test-verl: $(VERL)/ready
+test-verl: $(VERL)/ready browser
 	$(VERL)/bin/python -m pytest tests --ignore tests/openrlhf -n 2 --dist loadfile
 
 # With the tests of the core that depend on the version of transformers.
 test-openrlhf: $(OPENRLHF)/ready
 	$(OPENRLHF)/bin/python -m pytest tests/openrlhf tests/speech tests/core/test_capture.py tests/core/test_decoder_layers.py \
 		tests/scoring/test_scorer.py tests/scoring/test_generation.py tests/scoring/test_every_family.py -n 2 --dist loadfile
+
+# The tests of the report look at it in a real Chromium.
+browser:
+	command -v chromium && command -v chromedriver || { $(SUDO) apt-get update -qq && \
+		$(SUDO) apt-get install -y -qq --no-install-recommends chromium chromium-driver; }
 
 lint: $(VERL)/ready
 	$(VERL)/bin/ruff check .

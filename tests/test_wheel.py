@@ -42,6 +42,10 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"tars_rewards", "tars_rewards_verl", "tars_rewards_openrlhf", "hydra_plugins"}
     assert "tars_rewards/py.typed" in names
+    page = {
+        f"tars_rewards/report/{name}" for name in ("style.css", "templates/report.html.j2", "templates/parts.html.j2")
+    }
+    assert page <= set(names)
     assert "hydra_plugins/tars_rewards/plugin.py" in names
     assert "hydra_plugins/__init__.py" not in names  # a namespace package, shared with other plugins
 

@@ -1,13 +1,15 @@
 """The program `tars-rewards`.
 
 ===============  ============================================================================
-``commands``     the commands and their flags
+``commands``     the commands and their flags; ``command`` is what they have in common, and
+                 ``evidence_commands`` are those that measure and show
 ``flags``        how dataclasses become flags
 ``scoring``      ``score`` and ``sample``
 ``inspection``   ``inspect``
 ``doctor``       ``doctor``; ``installation`` and ``probes`` find out what it shows
 ``models``       ``models``
 ``serve``        ``serve``
+``evidence``     ``evaluate``, ``drift``, ``compare`` and ``report``
 ``messages``     what is said on stderr
 ===============  ============================================================================
 
@@ -31,7 +33,7 @@ from tars_rewards.cli.messages import PROGRAM, say
 from tars_rewards.errors import ConfigError, InputError, TARSError
 
 if TYPE_CHECKING:
-    from tars_rewards.cli.commands import Command
+    from tars_rewards.cli.command import Command
 
 # Paragraphs of one line: tyro does not wrap them.
 DESCRIPTION = """Rewards for Speech LLMs (TARS), without an RL framework.
@@ -107,9 +109,13 @@ def _run(argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         say(f"interrupted: {command.kept}" if command and command.kept else "interrupted")
         return _INTERRUPTED
-    except TARSError as error:
+    except BrokenPipeError:
+        raise
+    except (TARSError, OSError) as error:  # an OSError names its file: no permission, no space left
         if command and command.debug:
             traceback.print_exc()
         else:
             say(str(error))
+        if isinstance(error, OSError) and command and command.kept:
+            say(command.kept)
         return 2 if isinstance(error, ConfigError | InputError) else 1

@@ -9,41 +9,11 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from tars_rewards.cli.command import Command, ModelCommand
+from tars_rewards.cli.evidence_commands import EVIDENCE
 from tars_rewards.config import TARSConfig
 from tars_rewards.scoring.sampling import Sampling
 from tars_rewards.server.settings import ServerSettings
-
-
-@dataclass(frozen=True, kw_only=True)
-class Command:
-    """What all commands have."""
-
-    runs: ClassVar[str]
-    """Where its function is: module of this package, and name."""
-
-    debug: bool = False
-    """Show where an error was raised, instead of its sentence alone."""
-
-    @property
-    def kept(self) -> str:
-        """What an interruption leaves behind, and how to go on; empty if it leaves nothing."""
-        return ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelCommand(Command):
-    """A command that runs a model."""
-
-    device: str = "auto"
-    """Where the model runs, such as cuda, cuda:1 or cpu; auto: the first accelerator there is."""
-    dtype: str = "auto"
-    """The model's precision, such as bfloat16 or float32; auto: the checkpoint's own."""
-    system: Annotated[str | None, arg(metavar="TEXT")] = None
-    """System prompt of questions that bring none; None: what the model's chat template says."""
-    instruction: Annotated[str | None, arg(metavar="TEXT")] = None
-    """Text that follows the question, written or spoken, where it brings none of its own."""
-    token_budget: int = 16384
-    """Tokens of a batch, padding included. Where that does not fit in memory, the batch is halved."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,5 +137,6 @@ COMMANDS: dict[str, type[Command]] = {
     "doctor": Doctor,
     "models": Models,
     "serve": Serve,
+    **EVIDENCE,
 }
 """By the name that is typed."""

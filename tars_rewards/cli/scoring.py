@@ -10,7 +10,8 @@ from tars_rewards.config import TARSConfig
 from tars_rewards.scoring.files import check_paths
 
 if TYPE_CHECKING:
-    from tars_rewards.cli.commands import ModelCommand, Sample, Score
+    from tars_rewards.cli.command import ModelCommand
+    from tars_rewards.cli.commands import Sample, Score
     from tars_rewards.scoring.files import FileReport
     from tars_rewards.scoring.scorer import Scorer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +13,9 @@ from typing import Any
 from tqdm import tqdm
 
 from tars_rewards.errors import InputError, ScoringError, TARSError
-from tars_rewards.scoring.sink import BadRows, OutputFile, Sink, StandardOutput
-from tars_rewards.scoring.source import Item, QuestionFile, open_questions
-from tars_rewards.scoring.tables import is_parquet
+from tars_rewards.scoring.sink import JOURNAL, BadRows, OutputFile, Sink, StandardOutput, bad_file
+from tars_rewards.scoring.source import Item, QuestionFile, RowSource, open_questions
+from tars_rewards.scoring.tables import ASIDE, is_parquet
 from tars_rewards.scoring.tasks import Task
 from tars_rewards.scoring.work import paced
 
@@ -34,14 +34,16 @@ class FileReport:
     mean_reward: Mapping[str, float] = field(default_factory=dict)  #: by modality, where the results are rewards
 
 
-def check_paths(source: str | os.PathLike[str], out: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+def check_paths(
+    source: str | os.PathLike[str] | RowSource, out: str | os.PathLike[str], *, overwrite: bool = False
+) -> None:
     """Say what `process` would say of the two paths: for callers that have a model to load before.
 
     Raises:
         InputError: The source does not exist, or a name does not say whether it is JSONL or Parquet; the output exists and
-            is not to be overwritten, or its directory does not exist.
+            is not to be overwritten, its directory does not exist, or it or a file beside it would take the source's place.
     """
-    if source != "-":
+    if isinstance(source, str | os.PathLike) and source != "-":
         is_parquet(source)
         if not os.path.exists(source):
             raise InputError(f"{os.fspath(source)} cannot be read: there is no such file")
@@ -52,16 +54,30 @@ def check_paths(source: str | os.PathLike[str], out: str | os.PathLike[str], *, 
         directory = os.path.dirname(os.fspath(out)) or "."
         if not os.path.isdir(directory):
             raise InputError(f"{os.fspath(out)}: expected an existing directory, {directory} is none")
+    if isinstance(source, str | os.PathLike):
+        _check_apart(source, out)
+
+
+def _check_apart(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
+    if source == "-":
+        return
+    written = [bad_file(source, out)]
+    if out != "-":
+        written += [f"{os.fspath(out)}{suffix}" for suffix in ("", JOURNAL, ASIDE)]
+    for path in written:
+        if os.path.exists(path) and os.path.samefile(path, source):
+            raise InputError(f"{os.fspath(source)} would be lost: this run writes to {path}; choose another output")
 
 
 def process(
     task: Task[Any],
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | RowSource,
     out: str | os.PathLike[str],
     *,
     skip_bad: bool = False,
     overwrite: bool = False,
     progress: bool = True,
+    output: Callable[..., Sink] = OutputFile,
 ) -> FileReport:
     """Score or sample every question of a file.
 
@@ -72,11 +88,13 @@ def process(
 
     Args:
         task: What to do with the questions.
-        source: JSONL or Parquet, or "-": JSONL from standard input. Relative paths of clips start from the file's directory.
+        source: JSONL or Parquet, or "-": JSONL from standard input; or rows from elsewhere. Relative paths of clips start
+            from the file's directory.
         out: JSONL or Parquet, or "-": JSONL to standard output.
         skip_bad: Write bad rows to `OUT.bad.jsonl` and go on without them.
         overwrite: Drop an output that exists, and what an interrupted run has left.
         progress: Show a bar with rate and time left on standard error.
+        output: Makes the sink of an `out` other than "-"; called as `OutputFile` is.
 
     Raises:
         InputError: The source cannot be read, or rows are bad (all are named with line and field) and not to be skipped;
@@ -87,11 +105,11 @@ def process(
     check_paths(source, out, overwrite=overwrite)
     with ExitStack() as stack:
         questions = stack.enter_context(open_questions(source, task))
-        bad = BadRows(source, out) if skip_bad else None
+        bad = BadRows(source if isinstance(source, str | os.PathLike) else questions.name, out) if skip_bad else None
         if bad is not None:
             stack.callback(bad.close)
         good = questions.check(bad)
-        sink = StandardOutput() if out == "-" else OutputFile(out, task.settings(), overwrite=overwrite)
+        sink = StandardOutput() if out == "-" else output(out, task.settings(), overwrite=overwrite)
         stack.callback(sink.close)
         left_out = 0 if bad is None else bad.count
         resumed = sink.begin(good)

@@ -15,14 +15,7 @@ from tars_rewards.scoring.preparation import Preparation
 from tars_rewards.scoring.question import Question
 from tars_rewards.scoring.rows import ScoredQuestion, select
 from tars_rewards.scoring.sampling import Sampling
-from tars_rewards.scoring.work import (
-    Piece,
-    Work,
-    about,
-    completed,
-    distinct_ids,
-    paced,
-)
+from tars_rewards.scoring.work import Piece, Work, about, completed, distinct_ids, paced
 
 if TYPE_CHECKING:
     from tars_rewards.protocol import Embedder
@@ -172,16 +165,23 @@ class Scorer:
                     raise sampled
                 yield sampled
 
-    def sample_batch(self, questions: Sequence[Question], sampling: Sampling) -> list[Question | TARSError]:
-        """Sample completions of some questions at once: each with its completions, or the error that prevented them."""
+    def sample_batch(
+        self, questions: Sequence[Question], sampling: Sampling, modalities: Sequence[str] | None = None
+    ) -> list[Question | TARSError]:
+        """Sample completions of some questions at once, in all or some modalities.
+
+        Returns:
+            Each question with the new completions alone, or the error that prevented them.
+        """
         from tars_rewards.scoring.generation import Draw, sample
 
         model = self.required_model()
+        wanted = self._modalities if modalities is None else tuple(modalities)
         results: list[Question | TARSError] = []
         draws: list[Draw] = []
         for question in questions:
             try:
-                prompts = self._prepared.prompts(question, self._modalities)
+                prompts = self._prepared.prompts(question, wanted)
             except TARSError as error:
                 results.append(about(question, error))
                 continue
@@ -198,7 +198,7 @@ class Scorer:
             model.forget()
         for index, each in enumerate(results):
             if isinstance(each, Question):
-                results[index] = completed(each, {name: list(islice(drawn, sampling.n)) for name in self._modalities})
+                results[index] = completed(each, {name: list(islice(drawn, sampling.n)) for name in wanted})
         return results
 
     def score_file(
@@ -269,7 +269,7 @@ class Scorer:
             return
         jobs = [(index, piece) for index, each in work.items() for piece in each.pieces]
 
-        def run(batch: list[tuple[int, Piece]]) -> list[Measurement]:
+        def run(batch: list[tuple[int, Piece]]) -> list[Measurement | ScoringError]:
             prompts = [piece.prompt for _, piece in batch if piece.prompt is not None]
             return measure(model, prompts, [piece.tokens for _, piece in batch])
 

@@ -70,8 +70,8 @@ def test_other_fields_are_left_aside_and_empty_columns_of_parquet_are_no_values(
             {"completions": {"text": [{"text": "a", "correct": 1}]}},
             "field 'correct': expected true, false or null, got int",
         ),
-        ({"anwser": "4"}, "field 'anwser': did you mean 'answer'?"),
-        ({"completion": {}}, "field 'completion': did you mean 'completions'?"),
+        ({"answer": None, "anwser": "4"}, "field 'anwser': did you mean 'answer'?"),
+        ({"completions": None, "completion": {}}, "field 'completion': did you mean 'completions'?"),
     ],
 )
 def test_a_wrong_field_is_named(changes, expected):
