@@ -41,6 +41,7 @@ _TAKEN = (
     "answer",
     "log_prob",
     "tokens",
+    "step",
 )
 """Names of the package's own components, metrics, and columns beside them in a file of rewards."""
 
