@@ -53,7 +53,9 @@ def drift(command: Drift) -> int:
         check_question(question, settings.config, "image" if question.audio is None and question.image else "audio")
 
     # Bad questions are named by their lines here, before the model is loaded; those to be left out, by their ids later.
-    questions, problems = read_questions(command.data, skip_bad=command.skip_bad, check=None if command.skip_bad else check)
+    questions, problems = read_questions(
+        command.data, skip_bad=command.skip_bad, check=None if command.skip_bad else check
+    )
     make_directory(command.out)
     measured = measure_drift(
         command.model,

@@ -211,7 +211,9 @@ class RunDirectory(OutputFile):
             condition=self._condition.to_json(),
             versions=dict(_installed()),
         )
-        write_json(self._directory / RUN, {**info.to_json(), _SETTINGS: dict(self._settings), _CONTENT: self._content()})
+        write_json(
+            self._directory / RUN, {**info.to_json(), _SETTINGS: dict(self._settings), _CONTENT: self._content()}
+        )
         super().finish()
 
 

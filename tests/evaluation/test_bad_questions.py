@@ -105,7 +105,7 @@ def test_a_directory_that_holds_something_else(settings, tmp_path):
 def test_a_directory_that_cannot_be(settings, server, tmp_path):
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file/run"):
-        with pytest.raises(InputError, match="file.*: expected a directory to write to"):
+        with pytest.raises(InputError, match=r"file.*: expected a directory to write to"):
             run(replace(settings, out=str(out)))
     assert not server.requests
 
