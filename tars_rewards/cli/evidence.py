@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from tars_rewards.cli.evidence_commands import Compare, Drift, Evaluate, Report
+    from tars_rewards.scoring.question import Question
 
 
 def evaluate(command: Evaluate) -> int:
@@ -41,15 +42,26 @@ def drift(command: Drift) -> int:
     Raises:
         TARSError: As `drift.measure_drift`.
     """
+    from tars_rewards.drift.candidate import check_question
     from tars_rewards.drift.run import measure_drift
+    from tars_rewards.evaluation.records import make_directory
     from tars_rewards.scoring.source import read_questions
 
-    questions, problems = read_questions(command.data, skip_bad=command.skip_bad)
+    settings = command.settings
+
+    def check(question: Question) -> None:
+        check_question(question, settings.config, "image" if question.audio is None and question.image else "audio")
+
+    # Bad questions are named by their lines here, before the model is loaded; those to be left out, by their ids later.
+    questions, problems = read_questions(
+        command.data, skip_bad=command.skip_bad, check=None if command.skip_bad else check
+    )
+    make_directory(command.out)
     measured = measure_drift(
         command.model,
         questions,
         against=command.against,
-        settings=command.settings,
+        settings=settings,
         system=command.system,
         instruction=command.instruction,
         device=command.device,
@@ -59,7 +71,7 @@ def drift(command: Drift) -> int:
         progress=not command.no_progress,
     )
     measured.write(command.out, published=command.published)
-    for reason in [*problems, *(f"{name!r}: {error}" for name, error in measured.left_out.items())]:
+    for reason in [*problems, *measured.left_out.values()]:
         say(f"left out {reason}")
     say(f"drift of {len(measured.measured['model'].questions)} questions in {command.out}")
     return 0

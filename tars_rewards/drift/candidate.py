@@ -15,13 +15,15 @@ from tqdm import tqdm
 
 from tars_rewards.drift.passes import Subject
 from tars_rewards.drift.settings import REFERENCE
-from tars_rewards.errors import InputError, TARSError
+from tars_rewards.errors import AdapterError, InputError, TARSError
 from tars_rewards.scoring.forward import TokenBudget
 from tars_rewards.scoring.preparation import Preparation
 from tars_rewards.scoring.scorer import Scorer
 from tars_rewards.scoring.work import about, check_prompts, paced
+from tars_rewards.speech.waveform import clip_seconds
 
 if TYPE_CHECKING:
+    from tars_rewards.config import TARSConfig
     from tars_rewards.drift.settings import DriftSettings
     from tars_rewards.scoring.question import Completion, Question
     from tars_rewards.speech.model import SpeechModel
@@ -105,8 +107,16 @@ class Candidate:
             progress: Show one.
         """
         sampling, errors = self._settings.sampling, dict[str, TARSError]()
-        waiting = iter([each for each in questions if each.id not in self._said])
+        left = [each for each in questions if each.id not in self._said]
+        waiting = iter(left)
         if sampling is not None:
+            for question in left:  # before an hour has passed
+                try:
+                    check_question(question, self._settings.config, subject.model.family.medium)
+                except InputError as error:
+                    errors[question.id] = about(question, error)
+            if errors:
+                return [], errors
             scorer = Scorer(
                 subject.model,
                 config=replace(self._settings.config, alpha=0.0, beta=0.0),
@@ -167,6 +177,25 @@ class Candidate:
         if forced == REFERENCE:
             return question.completions[REFERENCE][0]
         return own.completions[config.anchor_modality if forced == "text" else config.target_modality][0]
+
+
+def check_question(question: Question, config: TARSConfig, medium: str) -> None:
+    """Check what can be checked of a question without the model: it is there in both modalities, its clip can be opened.
+
+    Args:
+        question: The question.
+        config: Names the modalities.
+        medium: What the model takes beside text: "audio" or "image".
+
+    Raises:
+        InputError: With one problem for each field.
+    """
+    check_prompts(question, config, medium, (config.target_modality, config.anchor_modality))
+    if medium == "audio":
+        try:
+            clip_seconds(question.audio)
+        except AdapterError as error:
+            raise InputError(f"question {question.id!r}:", [f"field 'audio': {error}"]) from error
 
 
 def portable(completion: Completion, come_from: Candidate, to: Candidate) -> Completion:

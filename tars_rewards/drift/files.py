@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tars_rewards._version import __version__
+from tars_rewards.evaluation.records import make_directory
 from tars_rewards.scoring.tables import write_rows
 
 if TYPE_CHECKING:
@@ -40,9 +41,12 @@ def write_files(drift: Drift, directory: str | os.PathLike[str]) -> None:
     Args:
         drift: What was measured.
         directory: Made if it is not there; files of these names are replaced.
+
+    Raises:
+        InputError: It cannot be made.
     """
     out = Path(directory)
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     _replace(out / "drift.json", json.dumps(summary(drift), ensure_ascii=False, allow_nan=False, indent=1) + "\n")
     _table(out / "layers.csv", _LAYERS, (row for curve in drift.curves for row in _layer_rows(curve)))
     width = drift.settings["bucket_tokens"]

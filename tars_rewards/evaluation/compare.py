@@ -155,7 +155,7 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     """The comparison for a terminal."""
     from rich.console import Group
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
     level = f"{100 * comparison.resampling.level:g} % interval"
     first = comparison.arms[0]
@@ -172,23 +172,32 @@ def comparison_table(comparison: Comparison) -> RenderableType:
         spread = [f" ±{arm.spread[each]:.3f}" if arm.spread[each] is not None else "" for each in quantities]
         values = [shown(arm.values[each]) + more for each, more in zip(quantities, spread, strict=True)]
         standing.add_row(escape(arm.name), str(len(arm.runs)), *values)
-    against = Table(
-        "", f"arm, against {escape(first.name)}", "difference", level, "only arm : first right", "p", "p (Holm)", "test"
-    )
-    for each in comparison.differences:
-        counts = "-" if each.only_arm is None else f"{each.only_arm} : {each.only_first}"
-        against.add_row(
-            _label(each.quantity, comparison.spoken), escape(each.arm), *cells(each.estimate, signed=True), counts,
-            _p(each.p), _p(each.p_holm), each.test,
+    tables = []
+    for quantity in quantities:
+        # Narrow: figures stay whole in a terminal of 80 columns.
+        figures = [Column(name, no_wrap=True) for name in ("difference", level)]
+        against = Table(
+            Column("arm", overflow="fold"), *figures, "only arm : first right", Column("p", no_wrap=True), "p (Holm)",
+            Column("test", min_width=9),
+            title=f"{_label(quantity, comparison.spoken)}, against {escape(first.name)}", title_justify="left",
+            show_edge=False, pad_edge=False,
         )  # fmt: skip
-    notes = [f"Holm's correction is over {len(comparison.arms) - 1} arms, for each quantity by itself."]
+        for each in comparison.differences:
+            if each.quantity == quantity:
+                counts = "-" if each.only_arm is None else f"{each.only_arm} : {each.only_first}"
+                against.add_row(
+                    escape(each.arm), *cells(each.estimate, signed=True), counts, _p(each.p), _p(each.p_holm), each.test
+                )
+        tables += [against, ""]
+    others = len(comparison.arms) - 1
+    notes = [f"Holm's correction is over {others} arm{'s' * (others > 1)}, for each quantity by itself."]
     if any(len(arm.runs) > 1 for arm in comparison.arms):
         notes.append("± is the standard deviation over an arm's runs; an arm of one run is taken as it is.")
     else:
         notes.append("One run an arm: this is about these models, not about training them again with another seed.")
     if comparison.left_out:
         notes.append(f"Not compared, since not every run has it: {', '.join(comparison.left_out)}.")
-    return Group(standing, against, *notes)
+    return Group(standing, *tables, *notes)
 
 
 def _difference(
@@ -199,7 +208,8 @@ def _difference(
     samples: float,
     resampling: Resampling,
 ) -> PairedDifference:
-    found = difference(first, second, samples=samples, resampling=resampling)
+    limit = 2.0 if quantity == GAP else 1.0
+    found = difference(first, second, limit=limit, samples=samples, resampling=resampling)
     test, p, only_first, only_arm = "paired bootstrap", found.p_over_questions, None, None
     if found.p_over_runs is not None:
         test, p = "questions and runs", found.p_over_runs

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import partial
 from importlib import metadata
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,14 @@ from tars_rewards.errors import InputError
 from tars_rewards.evaluation.benchmarks import open_benchmark
 from tars_rewards.evaluation.conditions import Condition
 from tars_rewards.evaluation.engine import TEXT, Engine
+from tars_rewards.evaluation.outcomes import read_outcomes
+from tars_rewards.evaluation.questions import Questions
 from tars_rewards.evaluation.records import (
     RESULTS,
     RUN,
     SUMMARY,
     RunInfo,
+    make_directory,
     prompts_fingerprint,
     questions_fingerprint,
     read_json,
@@ -36,13 +38,11 @@ from tars_rewards.extraction import answer_extractor
 from tars_rewards.scoring.files import process
 from tars_rewards.scoring.journal import differences
 from tars_rewards.scoring.sink import OutputFile, bad_rows_of
-from tars_rewards.scoring.source import RowSource
-from tars_rewards.scoring.tables import Row
 
 _log = logging.getLogger(__name__)
 
 _VERSIONS = ("torch", "transformers", "numpy", "pyarrow", "soundfile", "soxr", "httpx", "xfinder")
-_SETTINGS = "settings"  # entry of run.json: what an earlier run is recognised by
+_SETTINGS, _CONTENT = "settings", "content"  # entries of run.json: what an earlier run is recognised by
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,14 @@ def run(settings: EvaluationSettings) -> list[Evaluation]:
 
     Raises:
         ConfigError: A setting is wrong, or the model or benchmark is out of reach.
-        InputError: Questions are bad (all are named with place and field), or the directory holds a run with other
-            settings.
+        InputError: Questions are bad (all are named with place and field), the directory holds a run with other settings
+            or on questions that have changed since, or the backbone's run cannot be used.
         ScoringError: A question failed, or the endpoint did; what is done is kept.
         ExtractionError: The answer extractor failed; what was judged before is kept.
     """
-    source: RowSource = open_benchmark(settings.benchmark, settings.data)
-    if settings.limit is not None:
-        source = _First(source, settings.limit)
+    source = Questions(open_benchmark(settings.benchmark, settings.data), settings.limit)
+    if settings.backbone is not None:
+        read_outcomes(settings.backbone).written()  # what is wrong with it is told before an hour has passed
     engine = _engine(settings)
     several = len(settings.conditions) > 1
     done: list[Evaluation] = []
@@ -103,7 +103,7 @@ def _evaluate(
     settings: EvaluationSettings,
     condition: Condition,
     directory: Path,
-    source: RowSource,
+    source: Questions,
     engine: Engine,
     written: Mapping[str, Rows],
 ) -> Evaluation:
@@ -125,8 +125,8 @@ def _evaluate(
         clips=settings.clips,
         written=written,
     )
-    directory.mkdir(parents=True, exist_ok=True)
-    if not settings.overwrite and _is_complete(directory, task):
+    make_directory(directory)
+    if not settings.overwrite and _is_complete(directory, task, source):
         summary = _summarized(directory, settings)
         bad = bad_rows_of(directory / RESULTS)
         left_out = bad.read_bytes().count(b"\n") if bad.exists() else 0
@@ -147,7 +147,7 @@ def _evaluate(
         skip_bad=settings.skip_bad,
         overwrite=settings.overwrite,
         progress=settings.progress,
-        output=partial(RunDirectory, run=settings, condition=condition),
+        output=partial(RunDirectory, run=settings, condition=condition, content=source.content),
     )
     if not report.bad:
         bad_rows_of(directory / RESULTS).unlink(missing_ok=True)  # of a call that could not do what this one did
@@ -172,6 +172,7 @@ class RunDirectory(OutputFile):
         overwrite: Drop what is there of an earlier run.
         run: Settings of the evaluation.
         condition: How questions were heard.
+        content: Fingerprint of the questions.
     """
 
     def __init__(
@@ -182,12 +183,14 @@ class RunDirectory(OutputFile):
         overwrite: bool,
         run: EvaluationSettings,
         condition: Condition,
+        content: Callable[[], str],
     ) -> None:
         super().__init__(path, settings, overwrite=overwrite)
         self._directory = path.parent
         self._settings = settings
         self._run = run
         self._condition = condition
+        self._content = content
         if overwrite:
             for name in (RUN, SUMMARY):
                 (self._directory / name).unlink(missing_ok=True)
@@ -208,19 +211,10 @@ class RunDirectory(OutputFile):
             condition=self._condition.to_json(),
             versions=dict(_installed()),
         )
-        write_json(self._directory / RUN, {**info.to_json(), _SETTINGS: dict(self._settings)})
+        write_json(
+            self._directory / RUN, {**info.to_json(), _SETTINGS: dict(self._settings), _CONTENT: self._content()}
+        )
         super().finish()
-
-
-class _First:
-    """The first rows of a source."""
-
-    def __init__(self, source: RowSource, count: int) -> None:
-        self.name, self.root, self.where = source.name, source.root, source.where
-        self._source, self._count = source, count
-
-    def rows(self) -> Iterator[Row]:
-        return islice(self._source.rows(), self._count)
 
 
 def _engine(settings: EvaluationSettings) -> Engine:
@@ -247,11 +241,11 @@ def _engine(settings: EvaluationSettings) -> Engine:
     )
 
 
-def _is_complete(directory: Path, task: EvaluationTask) -> bool:
+def _is_complete(directory: Path, task: EvaluationTask, source: Questions) -> bool:
     """Whether an earlier run has all results.
 
     Raises:
-        InputError: It was another run.
+        InputError: It was another run, or on questions that have changed since.
     """
     if not (directory / RESULTS).exists():
         return False
@@ -262,6 +256,8 @@ def _is_complete(directory: Path, task: EvaluationTask) -> bool:
         raise InputError(f"{directory / RUN}: expected the settings of a run of this command, got none; {remedy}")
     if problems := differences(before, task.settings()):
         raise InputError(f"{directory} holds a run with other settings; {remedy}:", problems)
+    if run.get(_CONTENT) != source.content():
+        raise InputError(f"{source.name} has changed since {directory} was evaluated on it; {remedy}, or give it back")
     return True
 
 

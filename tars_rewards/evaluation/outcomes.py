@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from tars_rewards.errors import InputError
-from tars_rewards.evaluation.records import EvaluationRow, RunInfo, read_info, read_results
+from tars_rewards.evaluation.records import (
+    RESULTS,
+    RUN,
+    EvaluationRow,
+    RunInfo,
+    questions_fingerprint,
+    read_info,
+    read_results,
+)
 from tars_rewards.scoring.journal import fingerprint
 
 if TYPE_CHECKING:
@@ -98,8 +106,8 @@ def read_outcomes(directory: str | os.PathLike[str]) -> Outcomes:
     """Read a run directory; its rows are streamed.
 
     Raises:
-        InputError: A file is missing or corrupt (see `records`), there are no results, or a question was answered in one of
-            the run's modalities only.
+        InputError: A file is missing or corrupt (see `records`), there are no results or not those of all the run's
+            questions, or a question was answered in one of the run's modalities only.
     """
     where = os.fspath(directory)
     info = read_info(directory)
@@ -113,6 +121,7 @@ def read_outcomes(directory: str | os.PathLike[str]) -> Outcomes:
         totals.setdefault(row.modality, Totals()).add(row)
     if not questions:
         raise InputError(f"{where}: expected results, got none; run `tars-rewards evaluate` again for it")
+    require_all_results(where, info, {identity: asked.answer for identity, asked in questions.items()})
     halves = [
         f"{modality}: no answer to {_named(missing)}"
         for modality in sorted(answers)
@@ -137,6 +146,25 @@ def read_outcomes(directory: str | os.PathLike[str]) -> Outcomes:
         samples={modality: total.rows / len(ids) for modality, total in totals.items()},
         totals=totals,
     )
+
+
+def require_all_results(directory: str | os.PathLike[str], info: RunInfo, answers: Mapping[str, str]) -> None:
+    """Check that the results are of the questions that the run was on.
+
+    Args:
+        directory: The run.
+        info: What the run was.
+        answers: Right answers by question, as the results have them.
+
+    Raises:
+        InputError: They are not: rows have been lost, added or changed.
+    """
+    if questions_fingerprint(answers.items()) != info.questions:
+        raise InputError(
+            f"{os.path.join(directory, RESULTS)}: expected results of the run's questions, got those of {len(answers)}, which "
+            f"are not the ones that {RUN} tells of: rows have been lost, added or changed; give the file back, or run "
+            "`tars-rewards evaluate --overwrite`"
+        )
 
 
 def require_same_questions(runs: Sequence[Outcomes], *, prompts: bool = True) -> None:

@@ -207,6 +207,21 @@ def prompts_fingerprint(system: str | None, instruction: str | None, template: s
     return f"{fingerprint({'system': system, 'instruction': instruction, 'template': template}):016x}"
 
 
+def make_directory(directory: str | os.PathLike[str]) -> None:
+    """Make a directory that results go to, if need be.
+
+    Raises:
+        InputError: It cannot be made, or be written to.
+    """
+    try:
+        os.makedirs(directory, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{os.fspath(directory)}: expected a directory to write to, and it cannot be made ({error.strerror}); choose "
+            "another one"
+        ) from error
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file that appears complete or not at all; its directory is made."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -195,6 +195,7 @@ def difference(
     first: Float[np.ndarray, "first_runs questions"],
     second: Float[np.ndarray, "second_runs questions"],
     *,
+    limit: float = 1.0,
     samples: float = 1.0,
     resampling: Resampling | None = None,
 ) -> Difference:
@@ -215,6 +216,7 @@ def difference(
     Args:
         first: A value a run and question.
         second: The same of the second arm, the questions in the same order; the number of runs may differ.
+        limit: What the difference cannot exceed, either way: no interval does.
         samples: Verdicts that one run's value is the mean of.
         resampling: Level, number of resamples and seed.
 
@@ -232,7 +234,7 @@ def difference(
     over_runs = p_over_runs = None
     if arms and first.shape[1] > 1:
         sampling = float(bootstrap.draws(_only).var())
-        over_runs, p_over_runs = _over_runs(float(column["difference"].mean()), sampling, arms, resampling.level)
+        over_runs, p_over_runs = _over_runs(float(column["difference"].mean()), sampling, arms, resampling.level, limit)
     spreads = [float(runs.mean(axis=1).std(ddof=1)) if len(runs) > 1 else None for runs in (first, second)]
     return Difference(estimate, bootstrap.p_value(_only), over_runs, p_over_runs, *spreads)
 
@@ -262,7 +264,7 @@ def _only(mean: Means) -> Float[np.ndarray, "*resamples"]:
 
 
 def _over_runs(
-    value: float, sampling: float, arms: Sequence[Float[np.ndarray, "runs questions"]], level: float
+    value: float, sampling: float, arms: Sequence[Float[np.ndarray, "runs questions"]], level: float, limit: float
 ) -> tuple[Estimate, float]:
     """Interval and p of a difference whose sampling variance over questions is known, with the runs' own added."""
     variance, weight = sampling, sampling**2 / (arms[0].shape[1] - 1)
@@ -277,7 +279,7 @@ def _over_runs(
     error, freedom = np.sqrt(variance), variance**2 / weight
     reach = float(stats.t.ppf(0.5 + level / 2.0, freedom) * error)
     p = float(2.0 * stats.t.sf(abs(value) / error, freedom))
-    return Estimate(value, value - reach, value + reach), p
+    return Estimate(value, max(-limit, value - reach), min(limit, value + reach)), p
 
 
 def _resampled_means(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tars_rewards.errors import InputError
+from tars_rewards.evaluation.outcomes import require_all_results
 from tars_rewards.evaluation.records import (
     FORMAT,
     RESULTS,
@@ -31,6 +32,7 @@ def read_evaluation(directory: Path, label: str) -> Evaluation:
     """
     info = read_info(directory)
     rows = list(read_results(directory))
+    require_all_results(directory, info, {row.id: row.answer for row in rows})
     if (directory / SUMMARY).is_file():
         content = read_json(directory / SUMMARY)
     else:

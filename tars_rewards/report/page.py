@@ -75,7 +75,7 @@ def figure(picture: Picture, file: str) -> Figure:
         alt=chart.in_words(),
         light=_uri("image/svg+xml", picture.light_svg),
         dark=_uri("image/svg+xml", picture.dark_svg),
-        csv=_uri("text/csv", picture.csv.encode()),
+        csv=_uri("text/csv", picture.csv.encode("utf-8", "replace")),
         file=file,
         width=picture.width,
         height=picture.height,

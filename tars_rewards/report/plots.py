@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,9 @@ _LINES: dict[str, Any] = {
     "published_second": (0, (5, 2, 1, 2)),
 }
 _LONGEST = 54  # characters of a row's name that are shown
+_UNSHOWN = re.compile(
+    "[^\n\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+)  # not allowed in XML: no browser would show the SVG
 _MARKED = 40  # points above which a line has no markers
 
 
@@ -211,7 +215,7 @@ def _dots(axes: Axes, chart: Chart, palette: dict[str, str]) -> None:
 
 def _wrapped(name: str, width: int) -> str:
     """A name in lines. matplotlib leaves names that begin with an underscore out of legends: they get a space."""
-    lines = "\n".join(textwrap.wrap(name, width))
+    lines = _UNSHOWN.sub("\ufffd", "\n".join(textwrap.wrap(name, width)))
     return f" {lines}" if lines.startswith("_") else lines
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tars_rewards.errors import InputError, MissingDependencyError
+from tars_rewards.evaluation.records import make_directory
 from tars_rewards.report import drift_tables, tables
 from tars_rewards.report.charts import Chart
 from tars_rewards.report.clips import ClipBox
@@ -53,15 +54,19 @@ def write_report(
         settings: How much is shown.
 
     Raises:
-        InputError: An input is unknown, corrupt or of another version, all named; or `out` is not an HTML file's name.
+        InputError: An input is unknown, corrupt or of another version, all named; or `out` is not an HTML file's name
+            or cannot be written.
         MissingDependencyError: Jinja2 or matplotlib is not installed.
     """
     settings = settings or ReportSettings()
     page = Path(out)
     if page.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"{page}: expected the name of a page, such as report.html")
+    if page.is_dir():
+        raise InputError(f"{page}: expected the name of a page, got a directory; give a file's name in it")
     _require("jinja2", "matplotlib")
     inputs = collect(paths)
+    make_directory(page.parent)
     plots = _Plots(page.with_name(page.stem + "_files"))
     box = ClipBox(settings.clips, settings.clip_megabytes)
     sections = [section for section in _sections(inputs, plots, box, settings) if section is not None]
@@ -73,9 +78,8 @@ def write_report(
         summary=_summary(inputs),
         clips=_clips(box),
     )
-    page.parent.mkdir(parents=True, exist_ok=True)
     aside = page.with_name(page.name + ".tmp")
-    aside.write_text(text, encoding="utf-8")
+    aside.write_text(text, encoding="utf-8", errors="replace")  # half a character, as where a completion was cut off
     aside.replace(page)
     return ReportFiles(page, plots.directory, plots.count, box.embedded, box.left_out)
 
@@ -116,9 +120,9 @@ class _Plots:
             number += 1
             name = f"{base}-{number}"
         self._names.add(name)
-        self.directory.mkdir(parents=True, exist_ok=True)
+        make_directory(self.directory)
         (self.directory / f"{name}.png").write_bytes(picture.png)
-        (self.directory / f"{name}.csv").write_text(picture.csv, encoding="utf-8")
+        (self.directory / f"{name}.csv").write_text(picture.csv, encoding="utf-8", errors="replace")
         return figure(picture, name)
 
 

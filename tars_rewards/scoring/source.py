@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -162,12 +162,15 @@ def open_questions(source: str | os.PathLike[str] | RowSource, task: Task[Any]) 
         yield QuestionFile(FileRows("-", copy.name), task)
 
 
-def read_questions(source: str | os.PathLike[str], *, skip_bad: bool = False) -> tuple[list[Question], list[str]]:
+def read_questions(
+    source: str | os.PathLike[str], *, skip_bad: bool = False, check: Callable[[Question], None] | None = None
+) -> tuple[list[Question], list[str]]:
     """All questions of a file at once.
 
     Args:
         source: JSONL or Parquet.
         skip_bad: Leave out bad rows.
+        check: Raises InputError for a question that is bad though it can be read.
 
     Returns:
         The questions, and what is wrong with the rows that were left out.
@@ -181,7 +184,10 @@ def read_questions(source: str | os.PathLike[str], *, skip_bad: bool = False) ->
         try:
             if row.problem is not None:
                 raise InputError("", [row.problem])
-            questions.append(Question.from_row(row.value, root=rows.root))
+            question = Question.from_row(row.value, root=rows.root)
+            if check is not None:
+                check(question)
+            questions.append(question)
         except InputError as error:
             problems += [f"{rows.where(row.number)}: {problem}" for problem in error.problems]
     if not questions or (problems and not skip_bad):

@@ -51,6 +51,17 @@ def test_a_bad_question_is_found_before_sampling_ends_up_in_nothing(omni, questi
     assert {len(each.questions) for each in drift.measured.values()} == {5}
 
 
+@pytest.mark.parametrize("changes", [{"audio": {"bytes": "UklGRg=="}}, {"audio": None}, {"prompt": ""}])
+def test_a_bad_question_is_told_before_any_is_sampled(omni, questions, given, monkeypatch, changes):
+    def sampled(*_):
+        raise AssertionError("sampled")
+
+    monkeypatch.setattr("tars_rewards.scoring.scorer.Scorer.sample_batch", sampled)
+    greedy = replace(given, sampling=Sampling(n=1, temperature=0, max_new_tokens=4))
+    with pytest.raises(InputError, match="1 of 6 questions cannot be measured"):
+        measure_drift(omni, [*questions[:5], bad(questions[5], **changes)], settings=greedy)
+
+
 def test_a_question_that_does_not_fit_the_memory_is_left_out(omni, questions, given, monkeypatch):
     longest = max(questions, key=lambda each: len(each.completions["text"][0].text))
     stock, limit = omni.model.forward, 0

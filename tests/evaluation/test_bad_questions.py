@@ -100,3 +100,17 @@ def test_a_directory_that_holds_something_else(settings, tmp_path):
     with pytest.raises(InputError, match=r"run\.json"):
         run(settings)
     assert (tmp_path / "run/results.jsonl").read_text() == "precious\n"
+
+
+def test_a_directory_that_cannot_be(settings, server, tmp_path):
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file/run"):
+        with pytest.raises(InputError, match=r"file.*: expected a directory to write to"):
+            run(replace(settings, out=str(out)))
+    assert not server.requests
+
+
+def test_a_backbone_that_cannot_be_used_is_told_before_anything_is_asked(settings, server, tmp_path):
+    with pytest.raises(InputError, match="nowhere"):
+        run(replace(settings, backbone=str(tmp_path / "nowhere")))
+    assert not server.requests

@@ -166,7 +166,7 @@ def test_table(runs):
     text = printed(compare_runs([runs["base"], runs["tars1"], runs["other"]]))
     for words in (
         "200 questions",
-        "arm, against base",
+        "speech accuracy, against base",
         "exact McNemar",
         "gap (text - speech)",
         "over 2 arms",
@@ -176,6 +176,24 @@ def test_table(runs):
     several = printed(compare_runs([runs["base"], runs["tars1"], runs["tars2"]], arms=["base", "tars", "tars"]))
     assert "questions and runs" in several
     assert "±" in several
+
+
+def test_no_interval_exceeds_what_can_be(tmp_path):
+    """Two runs that differ a lot leave everything open, but not more than that."""
+    made = {"a": [1, 0, 1, 0], "b": [1, 1, 1, 1], "c": [0, 0, 0, 0]}
+    paths = [make_run(tmp_path / name, {"speech": each, "text": [1, 1, 0, 1]}) for name, each in made.items()]
+    comparison = compare_runs(paths, arms=["a", "bc", "bc"], resampling=QUICK)
+    for quantity, limit in (("speech", 1.0), ("gap", 2.0)):
+        interval = find(comparison, "bc", quantity).over_runs
+        assert (interval.low, interval.high) == (-limit, limit)
+
+
+def test_figures_stay_whole_in_a_narrow_terminal(runs):
+    comparison = compare_runs([runs["base"], runs["tars1"], runs["other"]])
+    text = printed(comparison, width=80)
+    assert "…" not in text
+    for each in comparison.differences:
+        assert f"[{each.estimate.low:+.3f}, {each.estimate.high:+.3f}]" in text
 
 
 def outcomes(directory, share):
@@ -204,8 +222,8 @@ def test_false_positives_and_power_of_the_whole():
     assert found / simulations > 0.8
 
 
-def printed(comparison):
-    console = Console(width=200)
+def printed(comparison, width=200):
+    console = Console(width=width)
     with console.capture() as capture:
         console.print(comparison_table(comparison))
     return capture.get()

@@ -234,6 +234,19 @@ def test_runs_whose_questions_have_the_same_ids_only(tmp_path, field, problem):
     a, b = make_run(tmp_path / "a", BOTH), make_run(tmp_path / "b", BOTH)
     for line in (3, 6):
         edit(b, line, **{field: "Z"})
+    write_info(b, make_info(list(read_results(b))))
     with pytest.raises(InputError) as caught:
         require_same_questions([read_outcomes(a), read_outcomes(b)])
     assert caught.value.problems == (f"{a} and {b}: {problem} differ in 1 question (q2)",)
+
+
+@pytest.mark.parametrize("change", [lambda lines: lines[:-2], lambda lines: [*lines[:2], *lines[4:]]])
+def test_results_that_were_lost_are_missed(tmp_path, change):
+    """Whole questions, so that no half of a pair tells."""
+    run = make_run(tmp_path / "run", {"text": [1, 1, 0, 1, 0, 1]})
+    path = run / "results.jsonl"
+    path.write_text("".join(change(path.read_text().splitlines(keepends=True))))
+    with pytest.raises(
+        InputError, match=r"results\.jsonl: expected results of the run's questions, got those of 4, .*lost"
+    ):
+        read_outcomes(run)

@@ -35,6 +35,21 @@ def test_a_run_that_is_complete_is_summarized_again_only(settings, server, tmp_p
     assert (tmp_path / "run/summary.json").exists()
 
 
+def test_a_complete_run_is_not_taken_for_one_on_questions_that_have_changed(settings, server, tmp_path):
+    own = replace(settings, benchmark=own_file(tmp_path / "questions.jsonl", 3), data=None)
+    run(own)
+    requests = len(server.requests)
+    for count, changes in ((4, {}), (3, {"answer": "C"}), (3, {"category": "new"})):
+        own_file(tmp_path / "questions.jsonl", count, **changes)
+        with pytest.raises(InputError, match=r"questions\.jsonl has changed since .*run was evaluated on it; choose"):
+            run(own)
+    assert len(server.requests) == requests
+    own_file(tmp_path / "questions.jsonl", 3)
+    assert run(own)[0].resumed == 3
+    own_file(tmp_path / "questions.jsonl", 4)
+    assert run(replace(own, overwrite=True))[0].questions == 4
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [

@@ -123,8 +123,9 @@ def test_rates_length_and_speed(tmp_path):
     rows = make_rows({"speech": [1, 1, 0, 1]}, seconds=0.25)  # 10 tokens each; wrong ones are unparsed and truncated
     unknown = [type(row)(**{**vars(row), "id": f"{row.id}b", "tokens": None, "seconds": None}) for row in rows[:1]]
     untimed = [type(row)(**{**vars(row), "id": f"{row.id}c", "tokens": 40, "seconds": None}) for row in rows[:1]]
+    rows += unknown + untimed
     write_info(tmp_path, make_info(rows))
-    write_results(tmp_path, rows + unknown + untimed)
+    write_results(tmp_path, rows)
     speech = summarize(tmp_path).modalities["speech"]
     assert (speech.rows, speech.unparsed, speech.truncated) == (6, 1 / 6, 1 / 6)
     assert speech.mean_tokens == 80 / 5

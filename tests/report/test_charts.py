@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from xml.dom import minidom
 
 import matplotlib
 import numpy as np
@@ -80,6 +81,15 @@ def test_names_are_shown_as_they_are():
         assert figure.legends[0].get_window_extent().width <= figure.bbox.width
     assert [text.strip().replace("\n", "") for text in shown] == names
     assert not any(text.get_parse_math() for text in figure.legends[0].get_texts())
+
+
+@pytest.mark.parametrize("character", ["\x00", "\x1c", "\x1b", "\ud800", "\uffff"])
+def test_a_name_that_no_picture_can_show_spoils_none(character):
+    row = f"on{character}e"
+    chart = Chart("n", "t", "c", "x", "y", [Series(row, [0], [Estimate(0.5)], "speech")] * 2, rows=[row])
+    picture = draw(chart)
+    minidom.parseString(picture.light_svg)
+    assert row in picture.csv
 
 
 @pytest.mark.parametrize(("theme", "background"), [("light", "#ffffff"), ("dark", "#19212a")])

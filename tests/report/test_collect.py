@@ -91,6 +91,13 @@ def with_a_summary_of_other_results(path):
     return path, ["summary.json", "9 questions", "of 8", "delete it"]
 
 
+def with_results_lost(path):
+    results = runs.evaluation(path) / "results.jsonl"
+    results.write_text("".join(results.read_text().splitlines(keepends=True)[:-2]))
+    (path / "summary.json").unlink()
+    return path, ["results.jsonl", "got those of 119", "evaluate --overwrite"]
+
+
 def with_half_a_summary(path):
     (broken_run(path) / "summary.json").write_text('{"format": 1, "questions": 8}')
     return path, ["summary.json", "modalities", "delete it"]
@@ -157,7 +164,7 @@ def rollouts_without_a_step(path):
 
 BROKEN = [
     of_another_version, with_a_summary_of_another_version, with_a_summary_of_other_results, with_half_a_summary,
-    with_a_corrupt_row, drift_of_another_version, drift_without_curves, comparison_of_another_version,
+    with_results_lost, with_a_corrupt_row, drift_of_another_version, drift_without_curves, comparison_of_another_version,
     json_of_something_else, an_unknown_directory, nothing_there, metrics_of_another_kind, metrics_cut_short,
     rollouts_without_a_step,
 ]  # fmt: skip
@@ -190,6 +197,27 @@ def test_a_report_of_nothing(tmp_path):
 def test_a_page_is_asked_for_by_its_name(inputs, tmp_path):
     with pytest.raises(InputError, match=r"such as report\.html"):
         write_report([inputs.before], tmp_path / "report.pdf")
+
+
+def test_a_page_that_cannot_be_written(inputs, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "report.html").mkdir()
+    for out, expected in (
+        (tmp_path / "file/report.html", "a directory to write to"),
+        (tmp_path / "report.html", "got a dir"),
+    ):
+        with pytest.raises(InputError, match=expected):
+            write_report([inputs.before], out)
+
+
+def test_half_a_character_stops_no_report(tmp_path):
+    run = runs.evaluation(tmp_path / "run", questions=8, model="half one")
+    for name in ("run.json", "results.jsonl"):
+        path = run / name
+        path.write_text(path.read_text().replace("half one", "half \\ud83d").replace("step by step", "step \\ud83d"))
+    written = write_report([run], tmp_path / "report.html")
+    assert "half ?" in written.page.read_text(encoding="utf-8")
+    assert "step ?" in written.page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["jinja2", "matplotlib"])

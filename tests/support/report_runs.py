@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from tars_rewards.evaluation.records import EvaluationRow, RunInfo, write_info, write_results
+from tars_rewards.evaluation.records import EvaluationRow, RunInfo, questions_fingerprint, write_info, write_results
 from tars_rewards.evaluation.summary import summarize, write_summary
 
 KINDS = ("biology", "computer science", "economics and finance", "history", "law", "physics")
@@ -58,8 +58,9 @@ def evaluation(
                     audio=audio if modality == "speech" else None,
                 )
             )
+    asked = questions_fingerprint({(row.id, row.answer) for row in rows})
     info = {
-        "model": model, "engine": "huggingface", "benchmark": benchmark, "questions": f"{questions:x}", "prompts": "ab12",
+        "model": model, "engine": "huggingface", "benchmark": benchmark, "questions": asked, "prompts": "ab12",
         "extractor": "tags", "created": "2026-01-31T12:00:00Z", "tars_rewards": "0.1",
         "sampling": {"n": 1, "temperature": 0.0}, "condition": {"snr_db": None, "speed": 1.0},
         "versions": {"torch": "2.9.0"},
