@@ -87,7 +87,7 @@ def test_thousands_of_strange_names_are_not_all_compared(monkeypatch):
 def test_questions_in_parquet_keep_what_the_first_of_them_has_not(tmp_path):
     first = Question("a", completions={"text": ()})
     audio = {"array": [0.5, 0.25], "sampling_rate": 8000}
-    second = Question("b", "2+2?", audio, {"path": "i.png"}, "4", {"text": ()}, "Be brief.", "Answer.")
+    second = Question("b", "2+2?", audio, {"path": "i.png"}, "4", {"text": ()}, "Be brief.", "Answer.", "sums")
     third = Question("c", audio=[0.5, 0.25], completions={"text": ()})
     path = tmp_path / "questions.parquet"
     write_rows(path, [each.to_row() for each in (first, second, third)], parquet=True)
