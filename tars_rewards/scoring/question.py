@@ -40,13 +40,15 @@ class Completion:
         if isinstance(row, Completion):
             return row
         if isinstance(row, str):
-            return cls(row)
+            row = {"text": row}
         if not isinstance(row, Mapping):
             raise InputError("", [f"expected a text or {{'text': …}}, got {_shown(row)}"])
         problems = _unknown(row, _COMPLETION_FIELDS)
         token_ids = row.get("token_ids")
         if not isinstance(row.get("text"), str):
             problems.append(f"field 'text': expected the completion as a text, got {_shown(row.get('text'))}")
+        elif problem := _half(row["text"]):
+            problems.append(f"field 'text': {problem}")
         if token_ids is not None and not (_is_list(token_ids) and all(_is_id(token) for token in token_ids)):
             problems.append(f"field 'token_ids': expected token ids of at least 0 or null, got {_shown(token_ids)}")
         if not isinstance(row.get("truncated") or False, bool):
@@ -121,6 +123,9 @@ class Question:
             f"field {name!r}: expected a text or null, got {_shown(value)}"
             for name, value in texts.items()
             if not isinstance(value, str | None)
+        ]
+        problems += [
+            f"field {name!r}: {half}" for name, value in {"id": identity, **texts}.items() if (half := _half(value))
         ]
         media = {}
         for name in MEDIA:
@@ -209,6 +214,15 @@ def _unknown(row: Mapping[Any, Any], known: Sequence[str]) -> list[str]:
 
 def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _half(text: Any) -> str | None:
+    """What is wrong with a text that UTF-8 cannot hold: no tokenizer takes it, and no file."""
+    try:
+        str(text).encode()
+    except UnicodeEncodeError as error:
+        return f"expected text, got half a character, {error.object[error.start : error.end]!r}, at place {error.start}"
+    return None
 
 
 def _is_list(value: Any) -> bool:

@@ -145,7 +145,8 @@ class BadRows:
     def add(self, where: str, row: Any, problems: Sequence[str]) -> None:
         """Put a row there."""
         if self._file is None:
-            self._file = open(self.path, "w", encoding="utf-8")  # noqa: SIM115 - closed by close()
+            # What UTF-8 cannot hold is written as JSON has it: \ud83d.
+            self._file = open(self.path, "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - closed by close()
         self._file.write(dump({"where": where, "problems": list(problems), "row": row}) + "\n")
         self._file.flush()
         self.count += 1
