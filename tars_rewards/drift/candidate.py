@@ -113,6 +113,7 @@ class Candidate:
             for question in left:  # before an hour has passed
                 try:
                     check_question(question, self._settings.config, subject.model.family.medium)
+                    self._check_reference(question)
                 except InputError as error:
                     errors[question.id] = about(question, error)
             if errors:
@@ -156,10 +157,9 @@ class Candidate:
                     f"field 'completions': expected {max(1, usual)} of {names[0]} and of {names[1]}, as many as the others "
                     f"have, got {counts[0]} and {counts[1]}"
                 )
-            if self._settings.forced == REFERENCE and not question.completions.get(REFERENCE):
-                problems.append(f"field 'completions.{REFERENCE}': expected the completion to be forced, got none")
             try:
                 check_prompts(question, config, subject.model.family.medium, names)
+                self._check_reference(question)
                 if problems:
                     raise InputError("", problems)
                 if self._settings.sampling is None:  # else its prompts have been used already
@@ -167,6 +167,10 @@ class Candidate:
             except TARSError as error:
                 errors[question.id] = about(question, error)
         return errors
+
+    def _check_reference(self, question: Question) -> None:
+        if self._settings.forced == REFERENCE and not question.completions.get(REFERENCE):
+            raise InputError("", [f"field 'completions.{REFERENCE}': expected the completion to be forced, got none"])
 
     def forced(self, questions: Sequence[Question], own: Sequence[Question]) -> list[Completion]:
         """The completion of each question that is fed to the model after both prompts."""

@@ -76,5 +76,6 @@ def read_completion(content: bytes) -> Generated | None:
         return None
     if not isinstance(text, str):
         raise ValueError(f"a message whose content is no text but {type(text).__name__}")
+    text = text.encode("utf-8", "replace").decode()  # half a character, as where the length limit cut one
     counted = isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0
     return Generated(text, truncated=reason == "length", tokens=tokens if counted else None)

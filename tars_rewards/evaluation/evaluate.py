@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import partial
@@ -147,7 +147,7 @@ def _evaluate(
         skip_bad=settings.skip_bad,
         overwrite=settings.overwrite,
         progress=settings.progress,
-        output=partial(RunDirectory, run=settings, condition=condition, content=source.content),
+        output=partial(RunDirectory, run=settings, condition=condition, questions=source),
     )
     if not report.bad:
         bad_rows_of(directory / RESULTS).unlink(missing_ok=True)  # of a call that could not do what this one did
@@ -172,7 +172,7 @@ class RunDirectory(OutputFile):
         overwrite: Drop what is there of an earlier run.
         run: Settings of the evaluation.
         condition: How questions were heard.
-        content: Fingerprint of the questions.
+        questions: What it was on.
     """
 
     def __init__(
@@ -183,14 +183,14 @@ class RunDirectory(OutputFile):
         overwrite: bool,
         run: EvaluationSettings,
         condition: Condition,
-        content: Callable[[], str],
+        questions: Questions,
     ) -> None:
         super().__init__(path, settings, overwrite=overwrite)
         self._directory = path.parent
         self._settings = settings
         self._run = run
         self._condition = condition
-        self._content = content
+        self._questions = questions
         if overwrite:
             for name in (RUN, SUMMARY):
                 (self._directory / name).unlink(missing_ok=True)
@@ -203,7 +203,9 @@ class RunDirectory(OutputFile):
             engine=self._settings["engine"],
             benchmark=self._run.benchmark,
             questions=questions_fingerprint(questions.items()),
-            prompts=prompts_fingerprint(self._run.system or None, self._run.instruction or None),
+            prompts=prompts_fingerprint(
+                self._run.system or None, self._run.instruction or None, own=self._questions.prompts()
+            ),
             extractor=self._run.answer_extractor,
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             tars_rewards=__version__,
@@ -212,7 +214,8 @@ class RunDirectory(OutputFile):
             versions=dict(_installed()),
         )
         write_json(
-            self._directory / RUN, {**info.to_json(), _SETTINGS: dict(self._settings), _CONTENT: self._content()}
+            self._directory / RUN,
+            {**info.to_json(), _SETTINGS: dict(self._settings), _CONTENT: self._questions.content()},
         )
         super().finish()
 

@@ -202,9 +202,9 @@ def questions_fingerprint(questions: Iterable[tuple[str, str]]) -> str:
     return f"{total % 2**64:016x}"
 
 
-def prompts_fingerprint(system: str | None, instruction: str | None, template: str | None = None) -> str:
-    """Fingerprint of what surrounds every question: system prompt, instruction, and the chat template if it is given."""
-    return f"{fingerprint({'system': system, 'instruction': instruction, 'template': template}):016x}"
+def prompts_fingerprint(system: str | None, instruction: str | None, own: str | None = None) -> str:
+    """Fingerprint of what surrounds the questions: system prompt, instruction, and what questions bring of their `own`."""
+    return f"{fingerprint({'system': system, 'instruction': instruction, 'own': own}):016x}"
 
 
 def make_directory(directory: str | os.PathLike[str]) -> None:

@@ -89,7 +89,7 @@ class EvaluationSettings:
     overwrite: bool = False
     """Drop what is in the directory of an earlier run."""
     progress: bool = True
-    """Show a bar on standard error."""
+    """Whether a bar is shown on standard error."""
 
     def __post_init__(self) -> None:
         for name in ("model", "benchmark", "out"):

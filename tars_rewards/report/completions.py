@@ -77,7 +77,10 @@ def evaluation_sets(runs: Sequence[Evaluation], settings: ReportSettings, box: C
     """Runs that heard the same questions in the same way stand below each other; the last one's outcome sorts them."""
     together: dict[tuple[str, str, str], list[Evaluation]] = {}
     for run in runs:
-        key = (run.info.benchmark, run.info.questions, str(sorted(run.info.condition.items())))
+        condition = {**run.info.condition}
+        if condition.get("snr_db") is None:
+            condition.pop("seed", None)  # of the noise that there is none of
+        key = (run.info.benchmark, run.info.questions, str(sorted(condition.items())))
         together.setdefault(key, []).append(run)
     return [_evaluation_set(of_it, settings, box) for of_it in together.values() if settings.questions]
 

@@ -27,7 +27,7 @@ class ReportSettings:
     completion_characters: int = 4000
     """Characters of a completion above which its middle is left out."""
     published: bool = True
-    """Show the published figures of arXiv 2601.05543 beside those measured, marked as published."""
+    """Whether the published figures of arXiv 2601.05543 are shown beside those measured, marked as published."""
 
     def __post_init__(self) -> None:
         for name, least in (("questions", 0), ("clips", 0), ("completion_characters", 100)):

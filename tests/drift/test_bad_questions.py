@@ -51,15 +51,18 @@ def test_a_bad_question_is_found_before_sampling_ends_up_in_nothing(omni, questi
     assert {len(each.questions) for each in drift.measured.values()} == {5}
 
 
-@pytest.mark.parametrize("changes", [{"audio": {"bytes": "UklGRg=="}}, {"audio": None}, {"prompt": ""}])
+@pytest.mark.parametrize(
+    "changes", [{"audio": {"bytes": "UklGRg=="}}, {"audio": None}, {"prompt": ""}, {"completions": {}}]
+)
 def test_a_bad_question_is_told_before_any_is_sampled(omni, questions, given, monkeypatch, changes):
     def sampled(*_):
         raise AssertionError("sampled")
 
     monkeypatch.setattr("tars_rewards.scoring.scorer.Scorer.sample_batch", sampled)
     greedy = replace(given, sampling=Sampling(n=1, temperature=0, max_new_tokens=4))
+    spoilt = [*questions[:5], bad(questions[5], **changes)]
     with pytest.raises(InputError, match="1 of 6 questions cannot be measured"):
-        measure_drift(omni, [*questions[:5], bad(questions[5], **changes)], settings=greedy)
+        measure_drift(omni, spoilt, settings=replace(greedy, forced="reference"))
 
 
 def test_a_question_that_does_not_fit_the_memory_is_left_out(omni, questions, given, monkeypatch):

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from chat_server import Reply, user_turn
+from chat_server import Reply, completion, user_turn
 from evaluating import own_file, results
 from voicebench import MMSU, mmsu_row, write
 
@@ -114,3 +114,14 @@ def test_a_backbone_that_cannot_be_used_is_told_before_anything_is_asked(setting
     with pytest.raises(InputError, match="nowhere"):
         run(replace(settings, backbone=str(tmp_path / "nowhere")))
     assert not server.requests
+
+
+def test_half_a_character_ends_no_run(settings, server, tmp_path):
+    path = Path(own_file(tmp_path / "questions.jsonl", 3))
+    path.write_text(path.read_text().replace("Question 1", "Question \\ud83d"))
+    server.always = Reply(body=completion("half \ud83d"))
+    [evaluation] = run(replace(settings, benchmark=str(path), data=None, skip_bad=True))
+    assert (evaluation.questions, evaluation.bad) == (2, 1)
+    assert {row["completion"] for row in results(tmp_path / "run")} == {"half ?"}
+    [bad] = [json.loads(line) for line in Path(evaluation.bad_file).read_text().splitlines()]
+    assert bad["row"]["prompt"] == "Question \ud83d?"

@@ -12,8 +12,9 @@ from chat_server import Reply, clip, completion, user_turn
 from evaluating import identities, own_file, results
 from voicebench import write_openbookqa
 
-from tars_rewards.errors import ConfigError
+from tars_rewards.errors import ConfigError, InputError
 from tars_rewards.evaluation.benchmarks import REASONING_PROMPT
+from tars_rewards.evaluation.compare import compare_runs
 from tars_rewards.evaluation.evaluate import run
 from tars_rewards.evaluation.records import read_info, read_results
 
@@ -69,6 +70,18 @@ def test_fingerprints_tell_questions_and_prompts_apart(settings, tmp_path):
     run(replace(settings, out=out, limit=4, overwrite=True))
     assert read_info(out).questions != one.questions
     assert len(results(tmp_path / "other")) == 8
+
+
+def test_fingerprints_tell_prompts_of_single_questions_apart(settings, tmp_path):
+    found = []
+    for changes in ({}, {"system": "Be brief."}, {"instruction": "Be brief."}):
+        out = str(tmp_path / f"run{len(found)}")
+        run(replace(settings, benchmark=own_file(tmp_path / "questions.jsonl", 2, **changes), data=None, out=out))
+        found.append(read_info(out))
+    assert len({info.questions for info in found}) == 1
+    assert len({info.prompts for info in found}) == 3
+    with pytest.raises(InputError, match="system prompt and instruction differ"):
+        compare_runs([tmp_path / "run0", tmp_path / "run1"])
 
 
 def test_the_other_benchmark(settings, tmp_path):

@@ -10,8 +10,9 @@ from itertools import pairwise
 import pytest
 import report_runs as runs
 
+from tars_rewards.report.clips import ClipBox
 from tars_rewards.report.collect import collect
-from tars_rewards.report.completions import _fairly, shortened
+from tars_rewards.report.completions import _fairly, evaluation_sets, shortened
 from tars_rewards.report.published import ABLATION, MODELS
 from tars_rewards.report.settings import ReportSettings
 from tars_rewards.report.write import write_report
@@ -246,6 +247,15 @@ def test_completions_are_sorted_by_outcome_and_what_the_gap_is_made_of_comes_fir
         verdicts.setdefault(row.id, {})[row.modality] = row.correct
     gap = sum(each["text"] and not each["speech"] for each in verdicts.values())
     assert any(f"{gap} questions, 1 shown" in text for text in lone_page.text("span"))
+
+
+@pytest.mark.parametrize(("snr", "sets"), [(None, 1), (5.0, 2)])
+def test_runs_with_other_seeds_stand_side_by_side_unless_they_heard_other_noise(tmp_path, snr, sets):
+    given = [
+        runs.evaluation(tmp_path / f"run{seed}", questions=4, condition={"snr_db": snr, "speed": 1.0, "seed": seed})
+        for seed in (0, 1)
+    ]
+    assert len(evaluation_sets(collect(given).evaluations, ReportSettings(), ClipBox(1, 1.0))) == sets
 
 
 def test_verdicts_are_said_in_words(page):
