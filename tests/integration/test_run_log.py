@@ -15,7 +15,7 @@ from tars_rewards import Rollout, TARSConfig, TARSReward
 from tars_rewards.errors import AdapterError, ConfigError
 from tars_rewards.integration import patching
 from tars_rewards.integration.options import AdapterOptions
-from tars_rewards.integration.run_log import RunLog, chosen, open_run_log, prepare_directory
+from tars_rewards.integration.run_log import RunLog, open_run_log, prepare_directory
 from tars_rewards.protocol import BaseScore
 
 NUMPY = patching.TestedFramework("numpy", (), "")
@@ -46,16 +46,6 @@ def batch(questions, *, step=1, samples=2, config=None, answer="B"):
 
 
 # ---- which questions
-
-
-def test_the_rate_is_the_share_of_questions_and_each_step_has_others():
-    names = [f"q{number}" for number in range(4000)]
-    for rate in (0.05, 0.5):
-        kept = [{name for name in names if chosen(name, seed=0, step=step, rate=rate)} for step in (1, 2)]
-        assert [len(each) / len(names) for each in kept] == pytest.approx([rate, rate], abs=0.025)
-        assert len(kept[0] & kept[1]) / len(names) == pytest.approx(rate**2, abs=0.02)
-    assert all(chosen(name, seed=0, step=1, rate=1) for name in names)
-    assert {chosen("q1", seed=seed, step=1, rate=0.5) for seed in range(20)} == {True, False}
 
 
 def test_whole_pairs_are_kept_and_parts_of_a_batch_keep_the_same_as_the_whole(tmp_path):
