@@ -120,7 +120,7 @@ def behavior_term(
         for index in np.unique(np.concatenate([targets, anchors])).tolist()
         for completion in [batch.rollouts[index].completion]
     }
-    blank = [index for index, text in texts.items() if not text]
+    blank = [index for index, text in texts.items() if not text.strip()]  # endpoints refuse it
     speaking = ~np.isin(targets, blank) & ~np.isin(anchors, blank)
     targets, anchors = targets[speaking], anchors[speaking]
     term = TermValue.nowhere(len(batch))

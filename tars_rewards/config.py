@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from tars_rewards.errors import ConfigError
-from tars_rewards.terms import own_weights
+from tars_rewards.terms import own_weights, term_name
 
 if TYPE_CHECKING:
     from tars_rewards.protocol import RewardTerm
@@ -164,6 +164,15 @@ class TARSConfig:
             raise ConfigError(f"expected a mapping of settings by name, got {type(mapping).__name__}: {mapping!r}")
         _check_known(mapping, cls)
         return cls(**dict(mapping.items()))
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings by name, as JSON has them; of terms that are functions their names."""
+        settings = {each.name: getattr(self, each.name) for each in fields(self)}
+        terms = [
+            [each if isinstance(each, str) else term_name(each), weight] for each, weight in own_weights(self.terms)
+        ]
+        layers = self.layers if isinstance(self.layers, str) else list(self.layers)
+        return {**settings, "layers": layers, "terms": terms}
 
 
 def _check_known(settings: Iterable[Any], cls: Any) -> None:

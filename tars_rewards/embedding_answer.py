@@ -32,7 +32,7 @@ def read_embeddings(content: bytes, count: int) -> npt.NDArray[np.float32]:
     try:
         rows = json.loads(content)["data"]
         by_index = {row["index"]: _decoded(row["embedding"]) for row in rows}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise EmbeddingError('something else than JSON {"data": [{"index", "embedding"}, …]}') from error
     if len(rows) != count or by_index.keys() != set(range(count)):
         indices = ", ".join(str(row["index"]) for row in rows[:20])

@@ -34,8 +34,16 @@ _TAKEN = (
     "pairs",
     "truncated",
     "seconds",
+    "id",
+    "modality",
+    "sample_id",
+    "completion",
+    "answer",
+    "log_prob",
+    "tokens",
+    "step",
 )
-"""Names of the package's own components and metrics."""
+"""Names of the package's own components, metrics, and columns beside them in a file of rewards."""
 
 Weights = tuple[tuple[str | RewardTerm, float], ...]
 
@@ -120,7 +128,6 @@ def own_term(term: OwnTerm, batch: RolloutBatch, reference: Int[Tensor, " rollou
         term: The term.
         batch: The rollouts.
         reference: Index of each rollout's reference, -1 where it has none.
-        is_target: bool [rollouts].
 
     Returns:
         float32 values and their validity on the CPU: 0 and not valid for anchor rollouts, and wherever the term says so.

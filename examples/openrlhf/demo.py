@@ -41,6 +41,8 @@ def prepare(args: argparse.Namespace, out: Path, data: Path, base: Path) -> Trai
         *("--ckpt.path", f"{out}/checkpoints"),
         *("--tars.embedder", str(embedder())),
         *("--tars.seed", str(args.seed)),
+        *("--tars.run_log", f"{out}/log"),
+        *("--tars.run_log_rate", "0.25"),
         *("--data.max_samples", str(2 * QUESTIONS * args.steps)),
         *args.override,
     ]

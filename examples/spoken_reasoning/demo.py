@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -79,6 +80,7 @@ def main(framework: str, out: Path, prepare: Prepare) -> None:
     print_table(summary)
     write_plots(out, records, summary)
     say(started, f"done; see {args.out}/summary.json and the plots beside it")
+    say(started, f"for a page to look at: tars-rewards report {args.out}/log --out {args.out}/report.html")
 
 
 def parse_arguments(framework: str, out: Path) -> argparse.Namespace:
@@ -104,6 +106,8 @@ def train(training: Training, out: Path, steps: int) -> list[Record]:
     """
     log, records = out / "train.log", list[Record]()
     training.metrics.unlink(missing_ok=True)
+    if (out / "log").exists():
+        shutil.rmtree(out / "log")  # of an earlier demo, maybe with other settings
     with log.open("w") as stream:
         process = subprocess.Popen(
             training.command, stdout=stream, stderr=subprocess.STDOUT, env=os.environ | training.environment

@@ -19,6 +19,8 @@ def prepare(args: argparse.Namespace, out: Path, data: Path, base: Path) -> Trai
         "reward.custom=tars_rewards.verl:TARSReward",
         f"reward.custom_kwargs.embedder={embedder()}",
         f"reward.custom_kwargs.seed={args.seed}",
+        f"reward.custom_kwargs.run_log={out}/log",
+        "reward.custom_kwargs.run_log_rate=0.25",
         f"actor_rollout_ref.model.path={base}",
         f"data.train_files={data}/train.parquet",
         f"data.val_files={data}/test.parquet",

@@ -109,9 +109,13 @@ def _run(argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         say(f"interrupted: {command.kept}" if command and command.kept else "interrupted")
         return _INTERRUPTED
-    except TARSError as error:
+    except BrokenPipeError:
+        raise
+    except (TARSError, OSError) as error:  # an OSError names its file: no permission, no space left
         if command and command.debug:
             traceback.print_exc()
         else:
             say(str(error))
+        if isinstance(error, OSError) and command and command.kept:
+            say(command.kept)
         return 2 if isinstance(error, ConfigError | InputError) else 1

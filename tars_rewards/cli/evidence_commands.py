@@ -18,10 +18,9 @@ from tars_rewards.scoring.sampling import Sampling
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Command):
-    """Ask a model the questions of a benchmark, spoken and written, and measure the gap.
+    """Ask a benchmark's questions, spoken and written, and measure the gap.
 
-    Writes a directory: results.jsonl, a row a question and modality; run.json, the settings; summary.json, accuracies, gap,
-    recovery rate and own-text ratio with 95 % intervals.
+    Written is a directory with results.jsonl, run.json and summary.json.
     """
 
     runs: ClassVar[str] = "evidence:evaluate"
@@ -36,9 +35,9 @@ class Evaluate(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Drift(ModelCommand):
-    """Measure how far states and words drift apart between what a model hears and what it reads.
+    """Measure how states and words differ between what is heard and read.
 
-    Writes a directory: drift.json, layers.csv, positions.csv, questions.jsonl and plots.
+    Written is a directory with drift.json, layers.csv, positions.csv and plots.
     """
 
     runs: ClassVar[str] = "evidence:drift"
@@ -48,7 +47,7 @@ class Drift(ModelCommand):
     data: Annotated[str, arg(metavar="FILE")]
     """Questions with clips, JSONL or Parquet, as tars-rewards sample reads them."""
     out: Annotated[str, arg(metavar="DIRECTORY")]
-    """Where to write."""
+    """Where to write; made if need be."""
     against: Annotated[str | None, arg(metavar="MODEL")] = None
     """The model to compare with, such as the one before training: differences with their intervals are measured too."""
     skip_bad: bool = False
@@ -61,31 +60,31 @@ class Drift(ModelCommand):
     """Whose completion is fed to the model after both prompts: its own first one after the written or the spoken prompt, or
     the first one that a question has as "reference"."""
     own: bool = False
-    """With --against: each model gets its own completions, instead of both those of the one compared against."""
+    """Of two models each gets its own completions, instead of both those of the one that is compared against."""
     given: bool = False
     """Take the completions that the questions bring, instead of sampling."""
     n: int = 1
     """Completions that are sampled of a question in each modality."""
     temperature: float = 0.0
-    """0 takes the likeliest token."""
+    """Of sampling; 0 takes the likeliest token."""
     max_new_tokens: int = Sampling.max_new_tokens
-    """Longest completion in tokens."""
+    """Where a completion is cut off, in tokens."""
     one_pass: bool = False
     """Leave out the centred cosine token by token, which takes a second pass."""
     bucket_tokens: int = DriftSettings.bucket_tokens
     """Tokens of a completion that are one place along it."""
     resamples: int = DriftSettings.resamples
-    """Of the bootstrap."""
+    """Resamples that the intervals are made of."""
     seed: int = DriftSettings.seed
     """Of sampling, of the mismatched pairs and of the bootstrap."""
     answer_extractor: str = TARSConfig.answer_extractor
-    """As --answer-extractor of tars-rewards score: for the agreement of the answers."""
+    """Who finds the answers that are to agree; as of tars-rewards score."""
     embedder: str = TARSConfig.embedder
-    """As --embedder of tars-rewards score: for the semantic consistency."""
+    """Embedder of the semantic consistency, a name or directory; as of tars-rewards score."""
     embedder_url: Annotated[str | None, tyro.conf.DisallowNone] = TARSConfig.embedder_url
-    """As --embedder-url of tars-rewards score."""
+    """An endpoint that runs the embedder; as of tars-rewards score."""
     no_embedder: bool = False
-    """Leave the semantic consistency out."""
+    """Leave the semantic consistency of completions out."""
 
     @property
     def settings(self) -> DriftSettings:
@@ -115,7 +114,7 @@ class Drift(ModelCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class Compare(Command):
-    """Compare evaluations on the same questions: paired differences, intervals, tests, Holm's correction."""
+    """Compare evaluations on the same questions: differences, intervals, tests."""
 
     runs: ClassVar[str] = "evidence:compare"
 
@@ -131,7 +130,7 @@ class Compare(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Report(Command):
-    """Write one self-contained HTML page about evaluations, drift, comparisons and training runs."""
+    """Write one HTML page about evaluations, drift, comparisons and training."""
 
     runs: ClassVar[str] = "evidence:report"
 

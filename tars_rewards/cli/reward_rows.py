@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tars_rewards.errors import InputError
+from tars_rewards.scoring.tables import PARQUET
 
 REQUIRED = ("id", "modality", "completion", "total")
 
@@ -46,7 +47,7 @@ def read_questions(source: str, *, ids: Sequence[str], first: int) -> dict[str, 
 def _rows(source: str, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
     if source != "-" and not Path(source).is_file():
         raise InputError(f"expected a file of rewards, found none at {source}")
-    return _parquet_rows(source, ids) if source.endswith(".parquet") else _jsonl_rows(source)
+    return _parquet_rows(source, ids) if Path(source).suffix.lower() in PARQUET else _jsonl_rows(source)
 
 
 def _parquet_rows(source: str, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -87,7 +88,7 @@ def _jsonl_rows(source: str) -> Iterator[dict[str, Any]]:
 def _parse(line: bytes) -> tuple[dict[str, Any], str]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return {}, f"no JSON: {error}"
     if not isinstance(row, dict):
         return {}, f"expected an object, got {type(row).__name__}"

@@ -81,7 +81,7 @@ class Subject:
     def run_rollouts(self, jobs: list[Piece]) -> list[Measurement | ScoringError]:
         """Measurements of some of the model's own completions, or errors in their place."""
 
-        def run(batch: list[Piece]) -> list[Measurement]:
+        def run(batch: list[Piece]) -> list[Measurement | ScoringError]:
             prompts = [piece.prompt for piece in batch if piece.prompt is not None]
             return measure(self.model, prompts, [piece.tokens for piece in batch])
 

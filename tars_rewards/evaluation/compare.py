@@ -172,7 +172,7 @@ def comparison_table(comparison: Comparison) -> RenderableType:
         spread = [f" ±{arm.spread[each]:.3f}" if arm.spread[each] is not None else "" for each in quantities]
         values = [shown(arm.values[each]) + more for each, more in zip(quantities, spread, strict=True)]
         standing.add_row(escape(arm.name), str(len(arm.runs)), *values)
-    tables: list[Table | str] = []
+    tables: list[RenderableType] = []
     for quantity in quantities:
         # Narrow: figures stay whole in a terminal of 80 columns.
         figures = [Column(name, no_wrap=True) for name in ("difference", level)]

@@ -7,6 +7,7 @@
 ``rollout_kl``           guard: the rollout engine and the actor agree about what was sampled
 ``embedding_batcher``    embeddings of completions that finish one by one
 ``completion_embedder``  the same with what travels with a completion, and with what a failure does
+``run_log``              what a training leaves for a report, in files that each are a ``step_file``
 ``vllm_plugin``          entry point of vLLM's processes
 =======================  ================================================================================
 """

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, TypeVar
 
 from tars_rewards.config import TARSConfig
@@ -27,6 +29,11 @@ class AdapterOptions:
     text_backbone_accuracy: float | None = None
     """Accuracy in (0, 1] of the original text backbone, the denominator of the modality recovery rate in validation.
     None: the model's own accuracy on text, before training where that is known."""
+    run_log: str | None = None
+    """Directory for what `tars-rewards report` needs of the run: rollouts with their rewards, metrics, settings. A
+    resumed run goes on with it. None: none."""
+    run_log_rate: float = 0.05
+    """Share of the questions of every step whose rollouts are written there, in (0, 1]; always whole pairs."""
 
     def __post_init__(self) -> None:
         if self.max_rollout_kl is not None and not self.max_rollout_kl >= 0:
@@ -35,6 +42,17 @@ class AdapterOptions:
             raise ConfigError(
                 f"text_backbone_accuracy must be an accuracy in (0, 1] or null, got {self.text_backbone_accuracy}; "
                 "divide a percentage by 100"
+            )
+        if self.run_log is not None and (
+            not isinstance(self.run_log, str | os.PathLike) or not os.fspath(self.run_log)
+        ):
+            raise ConfigError(f"run_log must be a directory or null, got {self.run_log!r}")
+        if isinstance(self.run_log, os.PathLike):
+            object.__setattr__(self, "run_log", os.fspath(self.run_log))
+        rate = self.run_log_rate
+        if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 < rate <= 1:
+            raise ConfigError(
+                f"run_log_rate must be a share of the questions in (0, 1], got {rate!r}; to write none leave run_log out"
             )
 
 

@@ -13,9 +13,9 @@ from typing import Any
 from tqdm import tqdm
 
 from tars_rewards.errors import InputError, ScoringError, TARSError
-from tars_rewards.scoring.sink import BadRows, OutputFile, Sink, StandardOutput
+from tars_rewards.scoring.sink import JOURNAL, BadRows, OutputFile, Sink, StandardOutput, bad_file
 from tars_rewards.scoring.source import Item, QuestionFile, RowSource, open_questions
-from tars_rewards.scoring.tables import is_parquet
+from tars_rewards.scoring.tables import ASIDE, is_parquet
 from tars_rewards.scoring.tasks import Task
 from tars_rewards.scoring.work import paced
 
@@ -41,7 +41,7 @@ def check_paths(
 
     Raises:
         InputError: The source does not exist, or a name does not say whether it is JSONL or Parquet; the output exists and
-            is not to be overwritten, or its directory does not exist.
+            is not to be overwritten, its directory does not exist, or it or a file beside it would take the source's place.
     """
     if isinstance(source, str | os.PathLike) and source != "-":
         is_parquet(source)
@@ -54,6 +54,19 @@ def check_paths(
         directory = os.path.dirname(os.fspath(out)) or "."
         if not os.path.isdir(directory):
             raise InputError(f"{os.fspath(out)}: expected an existing directory, {directory} is none")
+    if isinstance(source, str | os.PathLike):
+        _check_apart(source, out)
+
+
+def _check_apart(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
+    if source == "-":
+        return
+    written = [bad_file(source, out)]
+    if out != "-":
+        written += [f"{os.fspath(out)}{suffix}" for suffix in ("", JOURNAL, ASIDE)]
+    for path in written:
+        if os.path.exists(path) and os.path.samefile(path, source):
+            raise InputError(f"{os.fspath(source)} would be lost: this run writes to {path}; choose another output")
 
 
 def process(
@@ -92,7 +105,7 @@ def process(
     check_paths(source, out, overwrite=overwrite)
     with ExitStack() as stack:
         questions = stack.enter_context(open_questions(source, task))
-        bad = BadRows(questions.name, out) if skip_bad else None
+        bad = BadRows(source if isinstance(source, str | os.PathLike) else questions.name, out) if skip_bad else None
         if bad is not None:
             stack.callback(bad.close)
         good = questions.check(bad)

@@ -23,6 +23,11 @@ _log = logging.getLogger(__name__)
 
 _SOFTMAX_ROWS = 1024  # of the vocabulary's width, in float32 at a time
 
+_NOT_FINITE = (
+    "the model gives a completion log-probabilities that are not finite; in float16 numbers overflow: take dtype bfloat16 or "
+    "float32, or leave this question out"
+)
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -109,7 +114,9 @@ class TokenBudget:
 
 
 @torch.inference_mode()
-def measure(model: SpeechModel, prompts: Sequence[Prompt], completions: Sequence[Sequence[int]]) -> list[Measurement]:
+def measure(
+    model: SpeechModel, prompts: Sequence[Prompt], completions: Sequence[Sequence[int]]
+) -> list[Measurement | ScoringError]:
     """Run one forward pass over prompts with their completions.
 
     Tokens that are never sampled have no probability, as in training (`speech.policy.mask_logits`).
@@ -120,7 +127,7 @@ def measure(model: SpeechModel, prompts: Sequence[Prompt], completions: Sequence
         completions: Token ids of each completion, at least one a completion.
 
     Returns:
-        Measurements on the CPU, in the order of the completions.
+        Measurements on the CPU, in the order of the completions; an error in the place of one that is not finite.
     """
     batch = model.batch(prompts, completions, padding="right")
     tokens = batch["input_ids"]
@@ -144,7 +151,10 @@ def measure(model: SpeechModel, prompts: Sequence[Prompt], completions: Sequence
     if model.never_sampled:
         logits.index_fill_(-1, torch.tensor(model.never_sampled, device=logits.device), NEVER)
     log_probs = torch.split(_log_probs(logits, tokens[rows, columns]).cpu(), [len(each) for each in completions])
-    return [Measurement(*each) for each in zip(log_probs, captured.pooled.cpu(), strict=True)]
+    return [
+        Measurement(*each) if each[0].isfinite().all() else ScoringError(_NOT_FINITE)
+        for each in zip(log_probs, captured.pooled.cpu(), strict=True)
+    ]
 
 
 def _log_probs(logits: Float[Tensor, "tokens vocabulary"], chosen: Int[Tensor, " tokens"]) -> Float[Tensor, " tokens"]:

@@ -10,7 +10,12 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where nothing keeps two runs apart
+    fcntl = None  # type: ignore[assignment]
 
 import xxhash
 
@@ -26,20 +31,28 @@ class Journal:
     Args:
         path: The file; begun if it does not exist.
         settings: What the results depend on, as JSON has it.
+        anew: Drop what is in it.
 
     Raises:
-        InputError: The file is the journal of a run with other settings (they are named), or none at all.
+        InputError: The file is the journal of a run with other settings (they are named), or none at all; or another run is
+            writing it.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, Any], *, anew: bool = False) -> None:
         self.path = path
         self._done: dict[str, int] = {}
         header = {"format": _FORMAT, "settings": json.loads(dump(settings))}
-        if path.exists() and path.stat().st_size:
-            self._continue(header)
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
-        if not self._file.tell():
-            self._write(header)
+        self._file = _opened(path)
+        try:
+            if anew:
+                self._file.truncate(0)
+            if path.stat().st_size:
+                self._continue(header)
+            else:
+                self._write(header)
+        except BaseException:
+            self._file.close()
+            raise
 
     @property
     def done(self) -> Set[str]:
@@ -121,6 +134,23 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for name in sorted({*before, *now})
         if before.get(name) != now.get(name)
     ]
+
+
+def _opened(path: Path) -> TextIO:
+    """The file, opened to add to it, and locked until it is closed, also by the end of the process."""
+    while True:
+        file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by Journal.close()
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.exists(path) and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+            file.close()  # of a run that has just become complete, and taken its journal away
+        except BlockingIOError as error:
+            file.close()
+            raise InputError(
+                f"{path} is being written by another run; wait for it, end it, or choose another output"
+            ) from error
 
 
 def fingerprint(row: Any) -> int:

@@ -63,7 +63,7 @@ class Preparation:
 
         Raises:
             InputError: There is nothing to score or nothing to judge it by, or a completion has no token, or tokens that
-                mean something in a prompt only.
+                mean something in a prompt only or that the model does not have.
             TARSError: Its clip or image cannot be used.
         """
         check_completions(question, self._config)
@@ -90,6 +90,11 @@ class Preparation:
         if not tokens:
             raise InputError(
                 "field 'completions': expected completions of at least one token, got an empty, truncated one"
+            )
+        if max(tokens) >= model.vocabulary:  # on an accelerator, no forward would work after that
+            raise InputError(
+                f"field 'completions': expected token ids below {model.vocabulary}, as this model has them, got {max(tokens)}; "
+                "are they of another model?"
             )
         if reserved := sorted(set(tokens) & set(model.never_sampled)):
             raise InputError(

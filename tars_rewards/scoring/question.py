@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import difflib
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,9 @@ from tars_rewards.errors import InputError
 
 MEDIA = ("audio", "image")
 _TEXTS = ("answer", "system", "instruction", "category")
-_FIELDS = ("id", "prompt", *MEDIA, *_TEXTS, "completions")
+FIELDS = ("id", "prompt", *MEDIA, *_TEXTS, "completions")
+_COMPARED = 200  # fields of a row that are compared with the known ones, which takes its time
+_LONGEST_FIELD = 24
 _COMPLETION_FIELDS = ("text", "token_ids", "truncated", "correct")
 
 
@@ -39,16 +42,14 @@ class Completion:
         """
         if isinstance(row, Completion):
             return row
-        if isinstance(row, str):
-            row = {"text": row}
+        if isinstance(row, str) and _is_text(row):
+            return cls(row)
         if not isinstance(row, Mapping):
             raise InputError("", [f"expected a text or {{'text': …}}, got {_shown(row)}"])
         problems = _unknown(row, _COMPLETION_FIELDS)
         token_ids = row.get("token_ids")
-        if not isinstance(row.get("text"), str):
+        if not _is_text(row.get("text")):
             problems.append(f"field 'text': expected the completion as a text, got {_shown(row.get('text'))}")
-        elif problem := _half(row["text"]):
-            problems.append(f"field 'text': {problem}")
         if token_ids is not None and not (_is_list(token_ids) and all(_is_id(token) for token in token_ids)):
             problems.append(f"field 'token_ids': expected token ids of at least 0 or null, got {_shown(token_ids)}")
         if not isinstance(row.get("truncated") or False, bool):
@@ -109,11 +110,11 @@ class Question:
             return row
         if not isinstance(row, Mapping):
             raise InputError(
-                "a question cannot be read:", [f"expected an object with the fields {_FIELDS}, got {_shown(row)}"]
+                "a question cannot be read:", [f"expected an object with the fields {FIELDS}, got {_shown(row)}"]
             )
-        problems = _unknown(row, _FIELDS)
+        problems = _unknown(row, FIELDS)
         identity = _as_text(row.get("id"))
-        if not isinstance(identity, str) or not identity:
+        if not _is_text(identity) or not identity:
             problems.append(f"field 'id': expected a non-empty text, got {_shown(row.get('id'))}")
         texts: dict[str, Any] = {"prompt": row.get("prompt") or "", "answer": _as_text(row.get("answer"))}
         texts.update(
@@ -122,10 +123,7 @@ class Question:
         problems += [
             f"field {name!r}: expected a text or null, got {_shown(value)}"
             for name, value in texts.items()
-            if not isinstance(value, str | None)
-        ]
-        problems += [
-            f"field {name!r}: {half}" for name, value in {"id": identity, **texts}.items() if (half := _half(value))
+            if value is not None and not _is_text(value)
         ]
         media = {}
         for name in MEDIA:
@@ -177,6 +175,8 @@ def _medium(value: Any, root: Path) -> Any:
         value = {"path": os.fspath(value)}
     if not isinstance(value, Mapping):
         return value
+    if value and all(each is None for each in value.values()):  # how Parquet has a struct that is not there
+        return None
     content, path = value.get("bytes"), value.get("path")
     if isinstance(content, str):
         try:
@@ -208,20 +208,31 @@ def _jsonable(value: Any) -> Any:
 
 def _unknown(row: Mapping[Any, Any], known: Sequence[str]) -> list[str]:
     strangers = [str(name) for name in row if name not in known]
-    nearest = {name: difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.8) for name in strangers}
+    absent = [name for name in known if row.get(name) is None]  # one that is there is not the one misspelt
+    nearest = {
+        name: difflib.get_close_matches(name.lower(), absent, n=1, cutoff=0.8)
+        for name in strangers[:_COMPARED]
+        if len(name) <= _LONGEST_FIELD
+    }
     return [f"field {name!r}: did you mean {close[0]!r}?" for name, close in nearest.items() if close]
 
 
 def _as_text(value: Any) -> Any:
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    return str(value) if math.isfinite(value) else value  # pandas has NaN for what is missing
 
 
-def _half(text: Any) -> str | None:
-    """What is wrong with a text that UTF-8 cannot hold: no tokenizer takes it, and no file."""
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and _lone_surrogate(value) is None
+
+
+def _lone_surrogate(text: str) -> int | None:
+    """Where a text holds half a character, which can be neither tokenized nor written."""
     try:
-        str(text).encode()
+        text.encode()
     except UnicodeEncodeError as error:
-        return f"expected text, got half a character, {error.object[error.start : error.end]!r}, at place {error.start}"
+        return error.start
     return None
 
 
@@ -235,4 +246,6 @@ def _is_id(value: Any) -> bool:
 
 def _shown(value: Any) -> str:
     shown = repr(value)
+    if isinstance(value, str) and (start := _lone_surrogate(value)) is not None:
+        return f"a surrogate that stands alone at character {start}"
     return f"{type(value).__name__} {shown[:60]}{'…' if len(shown) > 60 else ''}" if value is not None else "nothing"

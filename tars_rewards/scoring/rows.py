@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,28 +33,43 @@ class ScoredQuestion:
         the alignment terms, None where they are not valid; ``reference``, the ``sample_id`` of the anchor completion that
         it was compared with; ``log_prob``, the sum over the completion's ``tokens`` in nats.
         """
-        return [self._row(index) for index in range(len(self.rollouts))]
+        return [rollout_row(index, self.rollouts, self.result, self.log_probs) for index in range(len(self.rollouts))]
 
-    def _row(self, index: int) -> dict[str, Any]:
-        rollout, result, log_probs = self.rollouts[index], self.result, self.log_probs[index]
-        reference = int(result.reference[index])
-        return {
-            "id": self.question.id,
-            "modality": rollout.modality,
-            "sample_id": rollout.sample_id,
-            "completion": rollout.completion,
-            "answer": rollout.answer,
-            "truncated": rollout.truncated,
-            "total": float(result.total[index]),
-            **{name: self._component(name, index) for name in result.components},
-            "reference": None if reference < 0 else self.rollouts[reference].sample_id,
-            "log_prob": None if log_probs is None else float(log_probs.double().sum()),
-            "tokens": None if log_probs is None else len(log_probs),
-        }
 
-    def _component(self, name: str, index: int) -> float | None:
-        value = float(self.result.components[name][index])
-        return value if name in _ALWAYS_THERE or bool(self.result.valid[name][index]) else None
+def rollout_row(
+    index: int,
+    rollouts: Sequence[Rollout],
+    result: RewardResult,
+    log_probs: Sequence[Float[Tensor, " tokens"] | None],
+) -> dict[str, Any]:
+    """The row of one rollout of those that were rewarded together; see `ScoredQuestion.rows`.
+
+    Args:
+        index: Which one.
+        rollouts: All of them.
+        result: Their rewards.
+        log_probs: Of the tokens of each completion (nats); None: not known.
+    """
+    rollout, of_tokens = rollouts[index], log_probs[index]
+    reference = int(result.reference[index])
+    return {
+        "id": rollout.pair_id,
+        "modality": rollout.modality,
+        "sample_id": rollout.sample_id,
+        "completion": rollout.completion,
+        "answer": rollout.answer,
+        "truncated": rollout.truncated,
+        "total": float(result.total[index]),
+        **{name: _component(name, index, result) for name in result.components},
+        "reference": None if reference < 0 else rollouts[reference].sample_id,
+        "log_prob": None if of_tokens is None else float(of_tokens.double().sum()),
+        "tokens": None if of_tokens is None else len(of_tokens),
+    }
+
+
+def _component(name: str, index: int, result: RewardResult) -> float | None:
+    value = float(result.components[name][index])
+    return value if name in _ALWAYS_THERE or bool(result.valid[name][index]) else None
 
 
 def select(result: RewardResult, rows: slice) -> RewardResult:

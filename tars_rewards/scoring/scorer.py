@@ -269,7 +269,7 @@ class Scorer:
             return
         jobs = [(index, piece) for index, each in work.items() for piece in each.pieces]
 
-        def run(batch: list[tuple[int, Piece]]) -> list[Measurement]:
+        def run(batch: list[tuple[int, Piece]]) -> list[Measurement | ScoringError]:
             prompts = [piece.prompt for _, piece in batch if piece.prompt is not None]
             return measure(model, prompts, [piece.tokens for _, piece in batch])
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import codecs
+import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -11,6 +14,9 @@ from typing import Any, TextIO
 from tars_rewards.errors import InputError
 from tars_rewards.scoring.journal import Journal
 from tars_rewards.scoring.tables import dump, is_parquet, write_rows
+
+JOURNAL = ".partial"
+"""What the name of an output's journal ends in."""
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -62,9 +68,10 @@ class StandardOutput(Sink):
 
     def add(self, identity: str, row: Any, results: Rows) -> None:
         """Take a question's results."""
+        unicode = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"  # JSON is nothing else
         for each in results:
             self._count(each)
-            sys.stdout.write(dump(each) + "\n")
+            sys.stdout.write(dump(each, ascii_only=not unicode) + "\n")
         sys.stdout.flush()
 
 
@@ -77,18 +84,16 @@ class OutputFile(Sink):
         overwrite: Drop what is there of earlier runs.
 
     Raises:
-        InputError: It belongs to an interrupted run with other settings.
+        InputError: It belongs to an interrupted run with other settings, or another run is writing it.
     """
 
     def __init__(self, path: str | os.PathLike[str], settings: Mapping[str, Any], *, overwrite: bool) -> None:
         super().__init__()
         self._path = Path(path)
         self._parquet = is_parquet(path)
-        journal = Path(f"{os.fspath(path)}.partial")
+        self._journal = Journal(Path(f"{os.fspath(path)}{JOURNAL}"), settings, anew=overwrite)
         if overwrite:
             self._path.unlink(missing_ok=True)
-            journal.unlink(missing_ok=True)
-        self._journal = Journal(journal, settings)
 
     def begin(self, questions: Set[str]) -> int:
         """Take the ids of all questions; the number of those that an earlier run has done.
@@ -113,7 +118,6 @@ class OutputFile(Sink):
 
     def finish(self) -> None:
         """Make the journal into the output."""
-        self._journal.close()
         write_rows(self._path, self._counted(), parquet=self._parquet)
         self._journal.path.unlink()
 
@@ -134,20 +138,19 @@ class BadRows:
         count: Rows in it.
     """
 
-    def __init__(self, source: str, out: str | os.PathLike[str]) -> None:
-        beside = next((os.fspath(each) for each in (out, source) if each not in ("-", "standard input")), None)
-        if beside is None:
+    def __init__(self, source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
+        if source == out == "-":
             raise InputError("bad rows go to a file beside the output; name one instead of '-', or do not skip them")
-        self.path = bad_rows_of(beside)
+        self.path = Path(bad_file(source, out))
         self.count = 0
         self._file: TextIO | None = None
 
     def add(self, where: str, row: Any, problems: Sequence[str]) -> None:
         """Put a row there."""
         if self._file is None:
-            # What UTF-8 cannot hold is written as JSON has it: \ud83d.
-            self._file = open(self.path, "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - closed by close()
-        self._file.write(dump({"where": where, "problems": list(problems), "row": row}) + "\n")
+            self._file = open(self.path, "w", encoding="utf-8")  # noqa: SIM115 - closed by close()
+        # Whatever a bad row holds, such as dates, or numbers and letters that are none.
+        self._file.write(json.dumps({"where": where, "problems": list(problems), "row": row}, default=_shown) + "\n")
         self._file.flush()
         self.count += 1
 
@@ -157,6 +160,15 @@ class BadRows:
             self._file.close()
 
 
+def bad_file(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> str:
+    """Where bad rows go: beside the output, or beside the source where that is standard output."""
+    return os.fspath(bad_rows_of(source if out == "-" else out))
+
+
 def bad_rows_of(out: str | os.PathLike[str]) -> Path:
     """Where the bad rows of an output are."""
     return Path(f"{os.fspath(out)}.bad.jsonl")
+
+
+def _shown(value: Any) -> str:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)

@@ -11,12 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tars_rewards.errors import InputError
+from tars_rewards.scoring.question import FIELDS as QUESTION_FIELDS
+from tars_rewards.speech.family import SAMPLING_RATE
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 JSONL = (".jsonl", ".ndjson", ".json")
 PARQUET = (".parquet", ".pq")
+
+ASIDE = ".tmp"
+"""What the name of a file ends in until it is complete."""
 
 _GROUP = 1000  # rows of a Parquet row group, each maybe with a clip
 _AT_A_TIME = 64  # rows of a Parquet file that are in memory, each maybe with a clip
@@ -74,7 +79,7 @@ def write_rows(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]], 
     Returns:
         The number of rows.
     """
-    aside = Path(f"{os.fspath(path)}.tmp")
+    aside = Path(f"{os.fspath(path)}{ASIDE}")
     try:
         count = _write_parquet(aside, rows) if parquet else _write_jsonl(aside, rows)
         os.replace(aside, path)
@@ -83,15 +88,15 @@ def write_rows(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]], 
     return count
 
 
-def dump(row: Any) -> str:
+def dump(row: Any, *, ascii_only: bool = False) -> str:
     """A row as one line of JSON; bytes become base64."""
-    return json.dumps(row, ensure_ascii=False, allow_nan=False, default=_encode)
+    return json.dumps(row, ensure_ascii=ascii_only, allow_nan=False, default=_encode)
 
 
 def _parse(number: int, line: bytes) -> Row:
     try:
         return Row(number, json.loads(line))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON or no UTF-8, or a number or a depth over Python's limits
         shown = line[:60].decode("utf-8", "replace").rstrip()
         return Row(number, line.decode("utf-8", "replace"), f"expected one JSON object a line, got {shown!r} ({error})")
 
@@ -108,6 +113,10 @@ def _read_parquet(path: str | os.PathLike[str]) -> Iterator[Row]:
                     yield Row(next(numbers), value)
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"{os.fspath(path)} cannot be read as Parquet: {error}") from error
+    except KeyError as error:  # of maps_as_pydicts
+        raise InputError(
+            f"{os.fspath(path)} has a map with a key that is there twice: {error}; give each once"
+        ) from error
 
 
 def _write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
@@ -153,7 +162,7 @@ def _schema(row: Mapping[str, Any]) -> pa.Schema:
 
     def kind(name: str, value: Any) -> pa.DataType:
         if name == "completions":
-            return pa.struct([(modality, pa.list_(completion)) for modality in value])
+            return pa.struct([(modality, pa.list_(completion)) for modality in value or ()])
         if name in ("audio", "image"):
             return medium
         for names, each in ((_INTEGERS, pa.int64()), (_BOOLEANS, pa.bool_()), (_TEXTS, pa.string())):
@@ -161,6 +170,8 @@ def _schema(row: Mapping[str, Any]) -> pa.Schema:
                 return each
         return pa.float64()
 
+    if "prompt" in row:  # a question: what it leaves out, another one may have
+        row = {name: row.get(name) for name in QUESTION_FIELDS}
     return pa.schema([(name, kind(name, value)) for name, value in row.items()])
 
 
@@ -171,6 +182,8 @@ def _for_arrow(row: Mapping[str, Any]) -> dict[str, Any]:
         value = columns.get(name)
         if isinstance(value, str):
             columns[name] = {"path": value}
+        elif isinstance(value, list):  # samples by themselves
+            columns[name] = {"array": value, "sampling_rate": SAMPLING_RATE}
         elif isinstance(value, Mapping) and isinstance(value.get("bytes"), str):
             columns[name] = {**value, "bytes": base64.b64decode(value["bytes"])}
     return columns

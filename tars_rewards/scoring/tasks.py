@@ -12,7 +12,6 @@ from tars_rewards.scoring.question import Question
 from tars_rewards.scoring.rows import ScoredQuestion
 from tars_rewards.scoring.sampling import Sampling
 from tars_rewards.scoring.work import check_completions, check_prompts
-from tars_rewards.terms import term_name
 
 if TYPE_CHECKING:
     from tars_rewards.scoring.scorer import Scorer
@@ -44,13 +43,7 @@ class ScoreTask:
 
     def settings(self) -> dict[str, Any]:
         """Model, reward and prompts."""
-        config = {
-            each.name: getattr(self._scorer.config, each.name) for each in dataclasses.fields(self._scorer.config)
-        }
-        config["terms"] = [
-            [each if isinstance(each, str) else term_name(each), weight] for each, weight in config["terms"]
-        ]
-        return {"task": "score", **_scorer_settings(self._scorer), "config": config}
+        return {"task": "score", **_scorer_settings(self._scorer), "config": self._scorer.config.to_json()}
 
     def check(self, question: Question) -> None:
         """There are completions, something to judge them by, and what they answer."""

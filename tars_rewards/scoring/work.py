@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
+from tars_rewards.answers import normalize_answer
 from tars_rewards.errors import InputError, ScoringError, TARSError
 from tars_rewards.protocol import Rollout
 from tars_rewards.scoring.question import MEDIA, Completion, Question
@@ -73,8 +74,10 @@ def check_completions(question: Question, config: TARSConfig) -> None:
     given = [completion for name in modalities for completion in question.completions.get(name, ())]
     if not given and not problems:
         problems.append("field 'completions': expected at least one completion, got none; sample some first")
-    if question.answer is None and any(completion.correct is None for completion in given):
-        problems.append("field 'answer': expected the right answer, or 'correct' with each completion, got nothing")
+    if any(completion.correct is None for completion in given) and not normalize_answer(question.answer or ""):
+        expected = "expected the right answer, with a letter or a digit in it, or 'correct' with each completion"
+        shown = "nothing" if question.answer is None else repr(question.answer)
+        problems.append(f"field 'answer': {expected}, got {shown}")
     if problems:
         raise InputError(f"question {question.id!r}:", problems)
 

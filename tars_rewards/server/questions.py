@@ -176,7 +176,7 @@ def _array(given: Any, field: str) -> Any:
         with np.errstate(over="ignore"):  # what is not finite is refused below
             parts = [np.asarray(given[at : at + _SLICE], np.float32) for at in range(0, len(given), _SLICE)]
         samples = np.concatenate(parts)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise invalid(f"expected numbers in one or two dimensions: {error}", field) from error
     if samples.ndim > 2 or not samples.size or not np.isfinite(samples).all():
         raise invalid(f"expected finite numbers in one or two dimensions, got shape {list(samples.shape)}", field)

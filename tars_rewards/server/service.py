@@ -114,9 +114,9 @@ class Service:
         if not work:
             return []
         job = Job(work)
-        self._queue.put(job)
-        self._jobs.add(job)
+        self._jobs.add(job)  # first: should the scorer's thread die between the two, the job is among those it refuses
         try:
+            self._queue.put(job)
             outcome = await patience.wait(job.future)
         except BaseException:
             self.metrics.dropped.inc(self._queue.withdraw(job))

@@ -82,5 +82,5 @@ def load_image(image: Any) -> Any:
     try:
         with Image.open(source) as opened:
             return opened.convert("RGB")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: of a broken PNG
         raise AdapterError(f"image {name} cannot be read: {error}; expected {_FORMS}") from error

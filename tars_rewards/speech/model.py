@@ -64,6 +64,7 @@ class SpeechModel:
             truncated ends with it.
         pad_id: Id of the padding token.
         never_sampled: Ids of tokens that mean something in a prompt only, ascending.
+        vocabulary: Number of token ids that the model both reads and says.
     """
 
     def __init__(self, model: Any, processor: Any, family: SpeechModelFamily) -> None:
@@ -81,6 +82,8 @@ class SpeechModel:
         self.dtype: torch.dtype = model.dtype
         self.layers: list[nn.Module] = family.layers(model.get_submodule(family.decoder))
         self.never_sampled = family.never_sampled(processor)
+        embeddings = model.get_input_embeddings(), model.get_output_embeddings()
+        self.vocabulary: int = min(each.weight.shape[0] for each in embeddings)
         self._placeholder = family.placeholder_id(processor)
         tokenizer = processor.tokenizer
         eos = model.generation_config.eos_token_id

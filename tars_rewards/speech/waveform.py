@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,9 @@ def load_waveform(clip: Any, *, sampling_rate: int = SAMPLING_RATE) -> Float[np.
         name = str(clip.get("path") or name)
         if not clip.get("sampling_rate"):
             raise AdapterError(f"clip {name}: samples came without their sampling_rate; expected {_FORMS}")
-        samples, rate = np.asarray(clip["array"], dtype=np.float32), int(clip["sampling_rate"])
+        samples, rate = _numbers(clip["array"], name), clip["sampling_rate"]
+        if not isinstance(rate, int | float | np.number) or not 1 <= rate < math.inf:
+            raise AdapterError(f"clip {name}: expected a sampling_rate in Hz, got {rate!r}")
     elif isinstance(clip, Mapping) and (clip.get("bytes") is not None or clip.get("path")):
         name = str(clip.get("path") or "given as bytes")
         samples, rate = _read(io.BytesIO(clip["bytes"]) if clip.get("bytes") is not None else clip["path"], name)
@@ -49,7 +52,7 @@ def load_waveform(clip: Any, *, sampling_rate: int = SAMPLING_RATE) -> Float[np.
         name = os.fspath(clip)
         samples, rate = _read(name, name)
     elif isinstance(clip, np.ndarray) or (isinstance(clip, Sequence) and not isinstance(clip, bytes)):
-        samples, rate = np.asarray(clip, dtype=np.float32), SAMPLING_RATE
+        samples, rate = _numbers(clip, name), SAMPLING_RATE
     else:
         keys = f" with keys {sorted(clip)}" if isinstance(clip, Mapping) else ""
         raise AdapterError(f"a clip came as {type(clip).__name__}{keys}; expected {_FORMS}")
@@ -62,6 +65,13 @@ def load_waveform(clip: Any, *, sampling_rate: int = SAMPLING_RATE) -> Float[np.
     if rate != sampling_rate:
         samples = _audio_package("soxr").resample(samples, rate, sampling_rate)
     return np.ascontiguousarray(samples, dtype=np.float32)
+
+
+def _numbers(samples: Any, name: str) -> Float[np.ndarray, ...]:
+    try:
+        return np.asarray(samples, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise AdapterError(f"clip {name}: expected numbers, as many in every channel, got others: {error}") from error
 
 
 def clip_seconds(clip: Any) -> float:

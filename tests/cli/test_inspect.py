@@ -148,7 +148,7 @@ def test_parquet_of_another_kind(call, tmp_path, table, said):
     assert said in err
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", "pq"])
 def test_it_reads_what_score_writes(call, tmp_path, suffix):
     source, rewards = write(tmp_path / "in.jsonl", [question(1), question(2)]), tmp_path / f"r.{suffix}"
     assert call("score", source, "--out", rewards, "--alpha", "0", "--beta", "0", "--no-progress")[0] == 0

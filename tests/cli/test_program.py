@@ -35,7 +35,9 @@ def test_score_writes_what_the_python_api_gives(call, questions, tmp_path):
 
 
 def test_bad_rows_are_named_together(call, tmp_path):
-    path = write(tmp_path / "in.jsonl", [question(0), "{\n", question(2, answer=None), question(3, anwser="4")])
+    path = write(
+        tmp_path / "in.jsonl", [question(0), "{\n", question(2, answer=None), question(3, answer=None, anwser="4")]
+    )
     code, out, err = call("score", path, "--out", tmp_path / "out.jsonl", *BASE_ONLY)
     assert (code, out) == (2, "")
     lines = err.splitlines()
@@ -86,6 +88,14 @@ def test_what_nobody_expects_keeps_its_traceback(call, questions, monkeypatch):
     monkeypatch.setattr(Scorer, "score_batch", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         call("score", questions, "--out", "-", *BASE_ONLY)
+
+
+def test_a_disk_that_is_full_is_a_sentence_and_leaves_what_was_done(call, questions, tmp_path):
+    (tmp_path / "out.jsonl.partial").symlink_to("/dev/full")
+    code, out, err = call("score", questions, "--out", tmp_path / "out.jsonl", *BASE_ONLY)
+    assert (code, out) == (1, "")
+    assert "No space left on device" in err
+    assert f"what was done is kept in {tmp_path}/out.jsonl.partial" in err
 
 
 class Interrupted(Scorer):

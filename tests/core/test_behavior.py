@@ -91,6 +91,12 @@ def test_zero_embedding_is_absent_not_nan() -> None:
     assert term.valid.tolist() == [False, False]
 
 
+def test_blanks_are_nothing_to_embed() -> None:
+    batch = batch_of(Rollout("q", "speech", completion=" \n"), Rollout("q", "text", completion="four"))
+    term = behavior_term(batch, torch.tensor([1, -1]), embed=never)
+    assert not term.valid.any()
+
+
 def test_tags_can_be_stripped(tools: SimpleNamespace) -> None:
     embedder = tools.HashEmbedder()
     batch = batch_of(

@@ -203,6 +203,8 @@ def test_what_a_term_raises_is_passed_on():
         ({lambda batch, reference: None: 1}, "is called '<lambda>', which makes no name of a metric"),
         ({"own_terms:behavior": 1}, "is called 'behavior', and so is the package's own"),
         ({"own_terms:accuracy": 1}, "is called 'accuracy', and so is"),
+        ({"own_terms:answer": 1}, "is called 'answer', and so is"),
+        ({"own_terms:log_prob": 1}, "is called 'log_prob', and so is"),
         ({"own_terms:total": 0}, "is called 'total', and so is"),
         ({"own_terms:brevity": 1, "others:brevity": 1}, "is called 'brevity', and so is another term of yours"),
         ({"own_terms:brevity": 1, brevity: 1}, "is called 'brevity', and so is another term of yours"),

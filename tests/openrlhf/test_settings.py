@@ -35,6 +35,7 @@ FINE = {
     "rollout.batch_size": 4,
     "rollout.n_samples_per_prompt": 4,
     "rollout.vllm_generate_batch_size": None,
+    "tars.run_log": None,
     "train.agent_func_path": None,
     "train.async_enable": False,
     "train.dynamic_batch_enable": False,
@@ -172,6 +173,17 @@ def test_without_a_reward_function_ours_is_named_and_a_users_stays(tiny):
         prepare_args(each)
     assert getattr(mine, "reward.remote_url") == "mine.py"
     assert getattr(ours, "reward.remote_url") == OUR_REWARD
+
+
+def test_the_run_logs_directory_is_made_before_anything_is_started(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = args(tiny, **{"tars.run_log": "runs/log"})
+    prepare_args(made)
+    assert getattr(made, "tars.run_log") == str(tmp_path / "runs" / "log")
+    assert (tmp_path / "runs" / "log").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="run_log is 'file/log', where nothing can be written"):
+        prepare_args(args(tiny, **{"tars.run_log": "file/log"}))
 
 
 def test_another_openrlhf_is_refused_with_the_tested_versions(monkeypatch):

@@ -1,7 +1,9 @@
 """The real training loop of OpenRLHF on CPU cores, on text: what it computes, and what stops it."""
 
 import ast
+import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -9,6 +11,16 @@ from launch import HERE, train
 from truth import LOG_PROBS, STATES, check_advantages, hf_forward, largest, load, load_step
 
 pytestmark = [pytest.mark.openrlhf, pytest.mark.training]
+
+
+def log_flags(directory):
+    return {"tars.run_log": directory / "log", "tars.run_log_rate": 1}
+
+
+def run_log(directory):
+    """Metrics by step and rollouts of a run's log, each in the order of its file."""
+    files = (directory / "log" / name for name in ("metrics.jsonl", "rollouts.jsonl"))
+    return [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +37,9 @@ def text_run(tiny, tmp_path_factory):
         "ckpt.save_steps": 2,
         "ckpt.best_metric_key": "none",  # else the evaluation after the last step is what a resumed run begins with
     }
-    return train(tmp_path_factory.mktemp("text") / "run", tiny, "text", steps=3, overrides=overrides).check()
+    directory = tmp_path_factory.mktemp("text") / "run"
+    overrides |= log_flags(directory)
+    return train(directory, tiny, "text", steps=3, overrides=overrides).check()
 
 
 def test_every_step_has_whole_pairs_in_order(text_run):
@@ -78,11 +92,42 @@ def test_evaluation_reports_the_gap(text_run):
     assert 0 < logs["eval_default_pass1"] <= 1
 
 
+def test_the_run_log_is_what_was_rewarded_and_logged(text_run):
+    metrics, rollouts = run_log(text_run.directory)
+    evaluation = ast.literal_eval(re.search(r"eval_metrics: (\{.*\})", text_run.log)[1])
+    assert [row["step"] for row in metrics] == [1, 2, 3]
+    for row, logged in zip(metrics, text_run.steps, strict=True):
+        expected = {name: value for name, value in logged.items() if name.startswith("tars/")}
+        assert len(expected) > 10
+        assert row["data"] == pytest.approx(expected | (evaluation if row["step"] == 3 else {}))
+    for step in (1, 2, 3):
+        recorded = load_step(text_run.directory, step)
+        kept = [row for row in rollouts if row["step"] == step]
+        assert [(row["id"], row["modality"], row["sample_id"]) for row in kept] == list(recorded)
+        for row, there in zip(kept, recorded.values(), strict=True):
+            assert row["total"] == pytest.approx(there.reward)
+            assert row["tokens"] == int(there.generated.sum())
+            assert row["log_prob"] == pytest.approx(float(there.actor_log_probs.sum()), abs=1e-4)
+            assert (row["representation"] is None) == (row["reference"] is None)
+            assert row["answer"]
+    run = json.loads((text_run.directory / "log" / "run.json").read_text())
+    assert (run["kind"], run["framework"]) == ("training", "openrlhf 0.11.2")
+
+
 def test_a_resumed_run_goes_on_with_the_questions_that_were_to_come(text_run, tiny, tmp_path):
     overrides = {"ckpt.path": text_run.directory / "checkpoints", "ckpt.load_enable": True, "data.max_samples": 12}
+    shutil.copytree(text_run.directory / "log", tmp_path / "log")
+    overrides |= log_flags(tmp_path)
     resumed = train(tmp_path, tiny, "text", steps=3, overrides=overrides).check()
     assert [step["step"] for step in resumed.steps] == [3]
     assert load_step(tmp_path, 3).keys() == load_step(text_run.directory, 3).keys()
+    # It went on with the same log: of step 3 there is what was done last.
+    before, (metrics, rollouts) = run_log(text_run.directory), run_log(tmp_path)
+    assert metrics[:2] == before[0][:2]
+    assert [row["step"] for row in metrics] == [1, 2, 3]
+    assert metrics[2]["data"]["tars/seconds/finalise"] == resumed.steps[0]["tars/seconds/finalise"]
+    assert [row for row in rollouts if row["step"] < 3] == [row for row in before[1] if row["step"] < 3]
+    assert len(rollouts) == len(before[1])
 
 
 VARIANTS = {

@@ -9,26 +9,14 @@ import time
 
 import pyarrow.parquet as pq
 import pytest
+from program import RIGHT, question, write
 
 from tars_rewards import Scorer, TARSConfig
 from tars_rewards.errors import InputError, ScoringError
 from tars_rewards.scoring import tables
 from tars_rewards.scoring.work import FIRST
 
-RIGHT = "<think>2+2</think><answer>The answer is 4.</answer>"
-
-
 JUDGED = {"text": [{"text": "a", "correct": True}]}
-
-
-def question(number, **changes):
-    completions = {"speech": [RIGHT, "four"], "text": [RIGHT]}
-    return {"id": f"q{number}", "prompt": "2+2?", "answer": "4", "completions": completions, **changes}
-
-
-def write(path, rows):
-    path.write_text("".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def read(path):
@@ -247,23 +235,6 @@ def test_a_question_that_is_gone_is_noticed(scorer, many, tmp_path):
     write(many, read(many)[1:])
     with pytest.raises(InputError, match="1 questions that the input does not have, such as 'q0'"):
         scorer.score_file(many, tmp_path / "out.jsonl", progress=False)
-
-
-def test_a_file_that_is_no_journal_is_left_alone(scorer, many, tmp_path):
-    journal = tmp_path / "out.jsonl.partial"
-    journal.write_text("my notes\n")
-    with pytest.raises(InputError, match="line 1: expected the journal of an unfinished run"):
-        scorer.score_file(many, tmp_path / "out.jsonl", progress=False)
-    assert journal.read_text() == "my notes\n"
-
-
-def test_an_output_that_exists_is_not_touched_unless_asked(scorer, many, tmp_path):
-    out = write(tmp_path / "out.jsonl", ["precious\n"])
-    with pytest.raises(InputError, match=r"out\.jsonl exists; choose another output, or overwrite it"):
-        scorer.score_file(many, out, progress=False)
-    assert out.read_text() == "precious\n"
-    scorer.score_file(many, out, overwrite=True, progress=False)
-    assert len(read(out)) == 30 * FIRST
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,17 @@ def test_tokens_that_stand_for_audio_are_refused_in_a_completion(scorer, speech_
         list(scorer.score([row]))
 
 
+@pytest.mark.parametrize("beyond", [0, 10**30])
+def test_tokens_that_the_model_does_not_have_are_refused(scorer, speech_model, questions, beyond):
+    vocabulary = speech_model.model.get_input_embeddings().weight.shape[0]
+    row = questions[0].to_row()
+    row["completions"] = {"text": [{"text": "a", "token_ids": [vocabulary - 1]}]}
+    assert len(next(scorer.score([row])).log_probs[0]) == 1
+    row["completions"] = {"text": [{"text": "a", "token_ids": [40, vocabulary + beyond]}]}
+    with pytest.raises(InputError, match=f"question 'q0':\n.*expected token ids below {vocabulary}"):
+        list(scorer.score([row]))
+
+
 def test_sampled_tokens_are_taken_as_they_are(scorer, speech_model, questions):
     ids = [*speech_model.tokenize("f"), *speech_model.tokenize("our")]
     row = {**questions[0].to_row(), "completions": {"text": [{"text": "four", "token_ids": ids}, {"text": "four"}]}}
@@ -164,6 +175,25 @@ def test_modalities_are_a_matter_of_the_config(speech_model, questions):
     usual = next(Scorer(speech_model, config=TARSConfig(beta=0)).score([questions[0]])).rows()
     assert [row["modality"] for row in renamed] == ["heard"] * 2 + ["read"] * 2
     assert [row["log_prob"] for row in renamed] == pytest.approx([row["log_prob"] for row in usual], abs=1e-4)
+
+
+def test_log_probs_that_are_not_finite_are_an_error_of_their_question(speech_model, questions, monkeypatch):
+    log_probs = forward._log_probs
+    # Ends of turn are improbable beyond what a float holds; the one completion that was cut off has none.
+    impossible = {speech_model.end_of_turn: -torch.inf}
+    monkeypatch.setattr(
+        forward,
+        "_log_probs",
+        lambda logits, chosen: (
+            log_probs(logits, chosen) + torch.tensor([impossible.get(id, 0.0) for id in chosen.tolist()])
+        ),
+    )
+    scorer = Scorer(speech_model, config=TARSConfig(alpha=0, beta=0))
+    fine = {**questions[0].to_row(), "completions": {"text": [{"text": "It is", "truncated": True}]}}
+    good, bad = scorer.score_batch([Question.from_row(fine), questions[1]])
+    assert good.log_probs[0].isfinite().all()
+    assert isinstance(bad, ScoringError)
+    assert str(bad).startswith("question 'q1': the model gives a completion log-probabilities that are not finite")
 
 
 def test_without_a_model_there_are_no_states(questions, embedder):

@@ -45,7 +45,7 @@ def answered(model, rows, expected, tmp_path_factory):
 def test_nothing_is_lost_and_answers_are_those_of_the_python_api(answered, expected):
     check_crowd(answered, expected)
     assert len(answered["answers"]) >= 64
-    assert {number for number, _, _ in answered["answers"]} == set(range(len(expected)))
+    assert {number for number, *_ in answered["answers"]} == set(range(len(expected)))
     assert answered["exit"] == 0
 
 

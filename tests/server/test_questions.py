@@ -85,6 +85,7 @@ MEDIA = [
     ("audio", {"array": [0.0], "sampling_rate": True}, "audio.sampling_rate", "as an integer"),
     ("audio", {"array": [], "sampling_rate": 16000}, "audio.array", "expected a list of samples"),
     ("audio", {"array": ["loud"], "sampling_rate": 16000}, "audio.array", "expected numbers"),
+    ("audio", {"array": [10**400], "sampling_rate": 16000}, "audio.array", "expected numbers"),
     ("audio", {"array": [1, [2]], "sampling_rate": 16000}, "audio.array", "expected numbers"),
     ("audio", {"array": [[[1.0]]], "sampling_rate": 16000}, "audio.array", "one or two dimensions"),
     ("audio", {"array": [1e300], "sampling_rate": 16000}, "audio.array", "expected finite numbers"),

@@ -132,6 +132,18 @@ def test_retry_after_follows_the_recent_rate(scorer):
         assert all(answer().status_code == 200 for answer in accepted)
 
 
+def test_a_request_that_comes_as_the_scorers_thread_dies_is_refused_at_once(scorer, monkeypatch):
+    with Served(scorer, request_timeout=5) as server:
+        put = server.service._queue.put
+
+        def put_and_die(job):
+            put(job)
+            server.service._failed(ZeroDivisionError("as if by a defect"))
+
+        monkeypatch.setattr(server.service._queue, "put", put_and_die)
+        assert server.ask(question(0)).status_code == 503
+
+
 def test_a_request_that_takes_too_long_is_given_up_and_its_questions_are_not_scored(scorer):
     with Served(scorer, request_timeout=0.3) as server:
         held(server, scorer)

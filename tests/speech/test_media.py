@@ -55,6 +55,18 @@ def test_a_file_that_is_no_image_is_named(tmp_path):
         load_image({"bytes": b"no image"})
 
 
+def test_a_broken_and_an_enormous_image_are_refused(pixels, monkeypatch):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    whole = buffer.getvalue()
+    broken = whole[:33] + b"\0\0\0\5\xff\xff\xff\xff" + whole[41:]  # a chunk without a name
+    with pytest.raises(AdapterError, match="image given as bytes cannot be read"):
+        load_image({"bytes": broken})
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(AdapterError, match="decompression bomb"):
+        load_image({"bytes": whole})
+
+
 def test_a_package_that_is_missing_is_named(monkeypatch, pixels, tmp_path):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(MissingDependencyError, match="pip install pillow"):

@@ -75,6 +75,12 @@ def test_unreadable_files_are_named(tmp_path):
     ("clip", "message"),
     [
         ({"array": [0.0, 1.0]}, "without their sampling_rate"),
+        ({"array": ["loud"], "sampling_rate": 16000}, "expected numbers"),
+        ({"array": [[0.0], [0.0, 1.0]], "sampling_rate": 16000}, "expected numbers, as many in every channel"),
+        ({"array": [10**400], "sampling_rate": 16000}, "expected numbers"),
+        ({"array": [0.0], "sampling_rate": "16 kHz"}, "expected a sampling_rate in Hz, got '16 kHz'"),
+        ({"array": [0.0], "sampling_rate": -1}, "expected a sampling_rate in Hz, got -1"),
+        ({"array": [0.0], "sampling_rate": float("nan")}, "expected a sampling_rate in Hz, got nan"),
         ({"file": "x.wav"}, r"came as dict with keys \['file'\]"),
         (None, "came as NoneType"),
         (b"RIFF", "came as bytes"),

@@ -19,12 +19,13 @@ async def ask(reader, writer, host, body):
     return int(status.split()[1]), await reader.readexactly(length)
 
 
-async def client(url, bodies, numbers, until, answers):
+async def client(url, bodies, numbers, begun, until, answers):
     address = urlsplit(url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=2**24)
     while time.perf_counter() < until:
         number = next(numbers) % len(bodies)
-        answers.append((number, *await ask(reader, writer, address.netloc, bodies[number])))
+        answer = await ask(reader, writer, address.netloc, bodies[number])
+        answers.append((number, *answer, time.perf_counter() - begun))
     writer.close()
 
 
@@ -35,12 +36,10 @@ async def main(directory):
     begun = time.perf_counter()
     until = begun + task["seconds"]
     # An exception of a client, such as a connection that was closed, is an answer lost: it ends the program.
-    await asyncio.gather(*(client(task["url"], bodies, numbers, until, answers) for _ in range(task["clients"])))
-    seconds = time.perf_counter() - begun
+    await asyncio.gather(*(client(task["url"], bodies, numbers, begun, until, answers) for _ in range(task["clients"])))
     result = {
-        "seconds": seconds,
         "sent": next(numbers),
-        "answers": [(number, status, json.loads(body)) for number, status, body in answers],
+        "answers": [(number, status, json.loads(body), seconds) for number, status, body, seconds in answers],
     }
     (directory / "answers.json").write_text(json.dumps(result))
 

@@ -160,7 +160,8 @@ def crowd(
     """Let clients ask for `seconds` from a process of their own, each one question after the other.
 
     Returns:
-        ``answers``: pairs of a row's number and its answer or error; ``seconds``; ``sent``.
+        ``sent``: how many requests; ``answers``: a row's number, the status, the answer, and the seconds from the beginning
+        until it was there.
     """
     task = {"url": url, "rows": list(rows), "clients": clients, "seconds": seconds}
     (directory / "task.json").write_text(json.dumps(task))
@@ -170,25 +171,11 @@ def crowd(
     return json.loads((directory / "answers.json").read_text())
 
 
-def offline(model: Path, rows: Sequence[Mapping[str, Any]], directory: Path, *, seconds: float = 0) -> dict[str, Any]:
-    """Score rows by the Python API in a process of its own, with the server's settings of torch.
-
-    Returns:
-        ``rows``: flat rows of each question; ``rates``, questions a second, and ``processor_seconds``, a question, of each
-        time that all were scored.
-    """
-    (directory / "offline.json").write_text(json.dumps({"model": str(model), "rows": list(rows), "seconds": seconds}))
-    subprocess.run(
-        [sys.executable, str(HERE / "offline.py"), str(directory)], check=True, env=environment(), timeout=seconds + 300
-    )
-    return json.loads((directory / "scored.json").read_text())
-
-
 def check_crowd(result: Mapping[str, Any], expected: Sequence[Sequence[Mapping[str, Any]]]) -> None:
     """Every request of a crowd was answered, each by its own question's rewards, which are those of the Python API."""
     answers = result["answers"]
     assert len(answers) == result["sent"], f"{result['sent'] - len(answers)} requests of {result['sent']} were lost"
     refused = [answer for answer in answers if answer[1] != 200]
     assert not refused, f"{len(refused)} of {len(answers)} were not scored; the first: {refused[0]}"
-    wrong = [number for number, _, body in answers if not same_rows(body["rewards"][0], expected[number])]
+    wrong = [number for number, _, body, _ in answers if not same_rows(body["rewards"][0], expected[number])]
     assert not wrong, f"{len(wrong)} of {len(answers)} answers are not those of their question; the first: {wrong[0]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import tempfile
@@ -129,7 +130,7 @@ def train(
         data=tiny / ("text.parquet" if model == "text" else "audio.parquet"),
         overrides={**TARS, **(overrides or {})},
         environment={
-            "PYTHONPATH": str(HERE),
+            "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "VERL_USE_EXTERNAL_MODULES": "recording,sabotage",
             "RECORD": str(directory),
             "SABOTAGE": sabotage,

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir, initialize_config_module
 from omegaconf import OmegaConf
 from verl.trainer.ppo.core_algos import AdvantageEstimator, get_adv_estimator_fn
 
-from tars_rewards.errors import UnsupportedConfigError
+from tars_rewards.errors import ConfigError, UnsupportedConfigError
 from tars_rewards_verl.settings import WORKER_LIBRARY, check_config, compute_dtypes, enabled, prepare_config
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "verl"
@@ -130,6 +130,20 @@ def test_prepare_fills_in_and_keeps_what_the_user_set():
     assert prepared.actor_rollout_ref.rollout.calculate_log_probs is True
     assert prepared.actor_rollout_ref.rollout.custom.a == 1
     assert prepared.reward.reward_manager.name == "TARSRewardManager"
+
+
+def test_the_run_logs_directory_is_made_before_anything_is_started(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = config("reward.custom_kwargs.run_log=runs/log")
+    prepare_config(made)
+    prepare_config(made)
+    assert made.reward.custom_kwargs.run_log == str(tmp_path / "runs" / "log")
+    assert (tmp_path / "runs" / "log").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="run_log is 'file/log', where nothing can be written"):
+        prepare_config(config("reward.custom_kwargs.run_log=file/log"))
+    with pytest.raises(ConfigError, match="run_log must be a directory or null, got 5"):
+        prepare_config(config("reward.custom_kwargs.run_log=5"))
 
 
 def test_the_key_is_off_by_default():

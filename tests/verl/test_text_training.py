@@ -1,5 +1,8 @@
 """The real training loop of verl on CPU cores, on text: what it computes, and what stops it."""
 
+import json
+import shutil
+
 import pytest
 import torch
 from launch import HERE, run_verl, train
@@ -49,8 +52,10 @@ def text_run(tiny, tmp_path_factory):
         "trainer.save_freq": 2,
         "trainer.val_before_train": True,
         "actor_rollout_ref.rollout.val_kwargs.n": 1,
+        "reward.custom_kwargs.run_log_rate": 1,
     }
     directory = tmp_path_factory.mktemp("text") / "run"
+    overrides["reward.custom_kwargs.run_log"] = directory / "log"
     return train(directory, tiny, "text", steps=3, overrides=overrides).check(), overrides
 
 
@@ -108,6 +113,36 @@ def test_validation_reports_the_gap_and_training_every_term_by_modality(text_run
     assert "speech = accuracy + 0.5 x format + 1 x representation (layers all) + 1 x behavior" in run.log
 
 
+def run_log(directory):
+    """Metrics by step and rollouts of a run's log, each in the order of its file."""
+    files = (directory / "log" / name for name in ("metrics.jsonl", "rollouts.jsonl"))
+    return [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
+
+
+def test_the_run_log_is_what_was_rewarded_and_logged(text_run):
+    run, _ = text_run
+    metrics, rollouts = run_log(run.directory)
+    assert [row["step"] for row in metrics] == [0, 1, 2, 3]
+    for row, logged in zip(metrics, run.steps, strict=True):
+        names = {name for name in logged if name.startswith(("tars/", "val-"))}
+        assert len(names) > 5
+        assert row["data"].keys() == names
+        assert row["data"] == pytest.approx({name: logged[name] for name in names})
+    for step in (1, 2, 3):
+        rows = load_step(run.directory, step)
+        recorded = dict(zip(identities(rows), range(len(rows["keys"])), strict=True))
+        kept = [row for row in rollouts if row["step"] == step]
+        assert [(row["id"], row["modality"], row["sample_id"]) for row in kept] == sorted(recorded)
+        for row, index in zip(kept, map(recorded.get, sorted(recorded)), strict=True):
+            mask = rows["response_mask"][index].bool()
+            assert row["total"] == pytest.approx(float(rows["rm_scores"][index].sum()))
+            assert row["tokens"] == int(mask.sum())
+            assert row["log_prob"] == pytest.approx(float(rows["old_log_probs"][index][mask].sum()), abs=1e-5)
+            assert (row["representation"] is None) == (row["reference"] is None)
+    run_json = json.loads((run.directory / "log" / "run.json").read_text())
+    assert (run_json["kind"], run_json["framework"]) == ("training", "verl 0.9.1")
+
+
 def test_a_resumed_run_has_the_order_and_the_rewards_of_the_one_that_went_on(text_run, tiny, tmp_path):
     run, overrides = text_run
     resume = {
@@ -116,6 +151,8 @@ def test_a_resumed_run_has_the_order_and_the_rewards_of_the_one_that_went_on(tex
         "trainer.resume_mode": "resume_path",
         "trainer.resume_from_path": run.directory / "checkpoints" / "global_step_2",
     }
+    shutil.copytree(run.directory / "log", tmp_path / "log")
+    resume["reward.custom_kwargs.run_log"] = tmp_path / "log"
     resumed = train(tmp_path / "resumed", tiny, "text", steps=3, overrides=resume).check()
     assert [step["step"] for step in resumed.steps] == [3]
     there, here = (
@@ -126,6 +163,12 @@ def test_a_resumed_run_has_the_order_and_the_rewards_of_the_one_that_went_on(tex
     for who, (tokens, total) in there.items():
         assert here[who][0] == tokens
         assert here[who][1] == pytest.approx(total, abs=1e-6)
+    # It went on with the same log: of step 3 there is what was done last.
+    (metrics, rollouts), (metrics_now, rollouts_now) = run_log(run.directory), run_log(tmp_path)
+    assert metrics_now[:3] == metrics[:3]
+    assert [row["step"] for row in metrics_now] == [0, 1, 2, 3]
+    assert metrics_now[3]["data"]["tars/seconds/finalise"] == resumed.steps[0]["tars/seconds/finalise"]
+    assert [row["completion"] for row in rollouts_now] == [row["completion"] for row in rollouts]
 
 
 # ---- what stops a run

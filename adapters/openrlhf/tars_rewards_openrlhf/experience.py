@@ -12,8 +12,10 @@ from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from tars_rewards.errors import AdapterError
 from tars_rewards.integration.completion_embedder import over_window_metric
 from tars_rewards.integration.rollout_kl import RolloutKLGuard, rollout_kl
+from tars_rewards.integration.run_log import RunLog
 from tars_rewards.protocol import BaseScore, Rollout
 from tars_rewards.reward import TARSReward
+from tars_rewards_openrlhf.dataset import ground_truth
 from tars_rewards_openrlhf.flags import read_flags
 from tars_rewards_openrlhf.label import Label
 from tars_rewards_openrlhf.samples import EXTRAS
@@ -31,6 +33,7 @@ class TARSExperienceMaker(RemoteExperienceMaker):
     Attributes:
         step: Training step, from 1, that the next batch is of.
         metrics: To log, of the last batch.
+        run_log: Keeps some of its rollouts; None: none are kept.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -42,6 +45,7 @@ class TARSExperienceMaker(RemoteExperienceMaker):
         self._guard = RolloutKLGuard(limit, [self.args.ds.param_dtype], "--tars.max_rollout_kl")
         self.step = 1
         self.metrics: dict[str, float] = {}
+        self.run_log: RunLog | None = None
 
     def make_experience(self, samples_list: list[Experience]) -> list[Experience]:
         """Stock forwards, then the reward of all their rollouts together."""
@@ -56,7 +60,10 @@ class TARSExperienceMaker(RemoteExperienceMaker):
             for rollout in rollouts_of(experience, extra, states, self.tokenizer)
         ]
         result = self.reward(rollouts, step=self.step)
-        self.metrics = dict(result.metrics) | self._check_engine(experiences, rollouts)
+        kl, log_probs = self._check_engine(experiences, rollouts)
+        if self.run_log is not None:
+            self.run_log.rollouts(self.step, rollouts, result, log_probs)
+        self.metrics = dict(result.metrics) | kl
         if self.reward.config.beta:
             self.metrics |= over_window_metric(torch.cat([extra["over_window"] for extra in extras]).tolist())
             # The longest that a completion waited for its embedding, in its place of a batch, while others generated.
@@ -83,15 +90,19 @@ class TARSExperienceMaker(RemoteExperienceMaker):
             )
         return pooled
 
-    def _check_engine(self, experiences: list[Experience], rollouts: list[Rollout]) -> dict[str, float]:
-        sampled, actor = [], []
+    def _check_engine(
+        self, experiences: list[Experience], rollouts: list[Rollout]
+    ) -> tuple[dict[str, float], list[Tensor]]:
+        """Compare the two engines; returns metrics, and the actor's log-probs of each completion's tokens."""
+        sampled: list[Tensor] = []
+        actor: list[Tensor] = []
         for experience in experiences:
             mask = experience.action_mask.bool()
             sampled += [row[kept] for row, kept in zip(experience.rollout_log_probs, mask, strict=True)]
             actor += [row[kept] for row, kept in zip(experience.action_log_probs, mask, strict=True)]
         kl = rollout_kl([rollout.modality for rollout in rollouts], sampled, actor)
         self._guard.check(kl, self.step)
-        return {f"tars/rollout_k3_kl/{modality}": value for modality, value in kl.items()}
+        return {f"tars/rollout_k3_kl/{modality}": value for modality, value in kl.items()}, actor
 
 
 def rollouts_of(experience: Experience, extras: Extras, pooled: Pooled | None, tokenizer: Any) -> list[Rollout]:
@@ -115,6 +126,7 @@ def rollouts_of(experience: Experience, extras: Extras, pooled: Pooled | None, t
             Rollout(
                 pair_id=label.pair_id,
                 modality=label.modality,
+                answer=ground_truth(label.answer),
                 sample_id=int(extras["sample"][row]),
                 completion=tokenizer.decode(experience.sequences[row][generated], skip_special_tokens=True),
                 hidden_states=states,

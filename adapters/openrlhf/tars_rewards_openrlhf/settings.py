@@ -6,7 +6,9 @@ from argparse import Namespace
 from typing import Any
 
 from tars_rewards.errors import UnsupportedConfigError
+from tars_rewards.integration.run_log import prepare_directory
 from tars_rewards.speech.checkpoint import checkpoint_family
+from tars_rewards_openrlhf.flags import OpenRLHFOptions
 
 OUR_REWARD = "tars_rewards.openrlhf"
 """Stands in ``--reward.remote_url`` for accuracy and format, which the executor computes itself."""
@@ -140,6 +142,14 @@ def _check_speech(args: Namespace, refuse: Any) -> None:
 
 
 def prepare_args(args: Namespace) -> None:
-    """Fill in what TARS needs; what the user has set stays."""
+    """Fill in what TARS needs; what the user has set stays.
+
+    Raises:
+        ConfigError: The run log cannot be written.
+    """
     if not getattr(args, "reward.remote_url"):
         setattr(args, "reward.remote_url", OUR_REWARD)
+    run_log = OpenRLHFOptions(run_log=getattr(args, "tars.run_log")).run_log
+    if run_log is not None:
+        # Absolute, since the trainer's process may have another working directory.
+        setattr(args, "tars.run_log", prepare_directory(run_log))

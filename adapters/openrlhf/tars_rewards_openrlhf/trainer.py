@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import openrlhf.trainer.ppo_trainer as stock
 
 from tars_rewards.integration.options import describe
+from tars_rewards.integration.run_log import open_run_log
 from tars_rewards_openrlhf.dataset import PairDataset
 from tars_rewards_openrlhf.evaluation import evaluation_metrics
 from tars_rewards_openrlhf.experience import TARSExperienceMaker
 from tars_rewards_openrlhf.flags import read_flags
 from tars_rewards_openrlhf.samples import PairSamplesGenerator
 from tars_rewards_openrlhf.settings import check_last_batch
-from tars_rewards_openrlhf.stock import plain_class, replace
+from tars_rewards_openrlhf.stock import OPENRLHF, plain_class, replace
 
 if TYPE_CHECKING:
 
@@ -62,7 +63,9 @@ class TARSPPOTrainer(_Base):
         replace(
             stock, "compute_eval_metrics", compute_eval_metrics, "eval_dataloader samples_list n_samples_per_prompt"
         )
+        self._run_log = open_run_log(config, options, framework=OPENRLHF, model=pretrain)
         super().__init__(pretrain, strategy, *args, **kwargs)
+        self.experience_maker.run_log = self._run_log
         n, estimator = strategy.args.rollout.n_samples_per_prompt, strategy.args.algo.advantage.estimator
         print(f"tars-rewards: {describe(config)}; n = {n} per prompt, advantages {estimator}", flush=True)
 
@@ -70,11 +73,16 @@ class TARSPPOTrainer(_Base):
         """Stock, with the reward's metrics among those of the step."""
         self.experience_maker.step = global_step + 1
         status, global_step = super().train_step(rollout_samples, global_step)
+        if self._run_log is not None:
+            self._run_log.training(global_step, self.experience_maker.metrics)
         return status | self.experience_maker.metrics, global_step
 
     def evaluate(self, global_step: int, **generate_kwargs: Any) -> Any:
         """Stock, by way of this class: Ray copies inherited methods of an actor, and the copy sees nothing replaced."""
-        return super().evaluate(global_step, **generate_kwargs)
+        metrics = super().evaluate(global_step, **generate_kwargs)
+        if self._run_log is not None:
+            self._run_log.validation(global_step, metrics)
+        return metrics
 
 
 def prepare_datasets(strategy: Any, tokenizer: Any) -> tuple[Any, Any, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from tars_rewards.errors import UnsupportedConfigError
+from tars_rewards.integration.run_log import prepare_directory
 from tars_rewards_verl.audio import config as audio
 from tars_rewards_verl.options import VerlOptions
 from tars_rewards_verl.refusal import refuse, setting
@@ -104,16 +105,25 @@ def check_trainer_class(stock: type) -> None:
 
 
 def prepare_config(config: DictConfig) -> None:
-    """Fill in what TARS needs; what the user has set stays. Safe to call twice."""
+    """Fill in what TARS needs; what the user has set stays. Safe to call twice.
+
+    Raises:
+        ConfigError: The run log cannot be written.
+    """
     with open_dict(config):
         for key, value in _MANAGER.items():
             OmegaConf.update(config, f"reward.reward_manager.{key}", value)
         # The guard against lost weight pushes and silenced audio compares vLLM's log-probs with the actor's.
         rollout = config.actor_rollout_ref.rollout
         rollout.calculate_log_probs = True
+        kwargs = config.reward.custom_kwargs
         # verl's own place for settings of extensions: it reaches the training workers, reward.custom_kwargs does not.
-        deadline = config.reward.custom_kwargs.get("weight_push_deadline", VerlOptions.weight_push_deadline)
+        deadline = kwargs.get("weight_push_deadline", VerlOptions.weight_push_deadline)
         rollout.custom = {**(rollout.get("custom") or {}), WEIGHT_PUSH_DEADLINE: deadline}
+        run_log = VerlOptions(run_log=kwargs.get("run_log")).run_log
+        if run_log is not None:
+            # Absolute, since the trainer's process may have another working directory.
+            kwargs.run_log = prepare_directory(run_log)
         model = config.actor_rollout_ref.model
         libraries = model.get("external_lib")
         if libraries is None:

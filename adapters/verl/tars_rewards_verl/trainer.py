@@ -11,6 +11,7 @@ The stock loop stays as it is. The mixin adds, at the places where verl's traine
 ``_balance_batch``    guard: all of their completions came back
 ``_compute_old…``     asks the engine for pooled states from the forward that runs anyway
 ``_compute_adv…``     final reward on the whole batch, before the advantage
+``step``              the reward's metrics into the run log
 ``_val_metrics…``     speech and text accuracy, gap, MRR, own-text ratio
 ====================  =================================================================================
 """
@@ -29,6 +30,7 @@ from tars_rewards.integration.completion_embedder import over_window_metric
 from tars_rewards.integration.options import describe
 from tars_rewards.integration.pairs import CHECK_ROWS, find_pairs
 from tars_rewards.integration.rollout_kl import RolloutKLGuard, rollout_kl
+from tars_rewards.integration.run_log import open_run_log
 from tars_rewards.protocol import Rollout
 from tars_rewards_verl import batch as rows_of
 from tars_rewards_verl import guards, settings
@@ -36,9 +38,10 @@ from tars_rewards_verl.pairs import PairSampler
 from tars_rewards_verl.reward import load_reward
 from tars_rewards_verl.reward_manager import VALIDATION_COLUMN
 from tars_rewards_verl.validation import Backbone, load_backbone, save_backbone, validation_gap
-from tars_rewards_verl.version import require_verl
+from tars_rewards_verl.version import VERL, require_verl
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from verl.trainer.ppo.v1 import PPOTrainerSync as _Base
 else:
     _Base = object
@@ -62,6 +65,8 @@ class TARSTrainerMixin(_Base):
         )
         accuracy = options.text_backbone_accuracy
         self._tars_backbone = None if accuracy is None else Backbone(accuracy, "text_backbone_accuracy")
+        model = str(config.actor_rollout_ref.model.path)
+        self._tars_run_log = open_run_log(self.tars.config, options, framework=VERL, model=model)
         super().__init__(config)
         print(self.tars_banner(), flush=True)
 
@@ -157,6 +162,13 @@ class TARSTrainerMixin(_Base):
         guards.check_rows(batch.keys, self._tars_prompts, self.config.actor_rollout_ref.rollout.n)
         return super()._balance_batch(batch, *args, **kwargs)
 
+    def step(self, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Stock, with the reward's metrics kept for a report."""
+        batch = super().step(metrics, *args, **kwargs)
+        if self._tars_run_log is not None:
+            self._tars_run_log.training(self.global_steps, metrics)
+        return batch
+
     def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
         if not self.tars.config.alpha:
             return super()._compute_old_log_prob(batch, metrics)
@@ -182,21 +194,26 @@ class TARSTrainerMixin(_Base):
             hidden_states=bool(config.alpha),
             embedding=bool(config.beta),
         )
-        self._tars_check_rollout(data, rollouts, metrics)
+        log_probs = self._tars_check_rollout(data, rollouts, metrics)
         result = self.tars(rollouts, step=self.global_steps)
         rows_of.put_rewards(batch, rows, data, result.total)
+        if self._tars_run_log is not None:
+            self._tars_run_log.rollouts(self.global_steps, rollouts, result, log_probs)
         metrics.update(result.metrics)
         if config.beta:
             metrics.update(over_window_metric(rows_of.over_window_flags(data)))
         metrics["tars/seconds/finalise"] = time.perf_counter() - started
         return super()._compute_advantage(batch, metrics)
 
-    def _tars_check_rollout(self, data: Any, rollouts: list[Rollout], metrics: dict[str, Any]) -> None:
+    def _tars_check_rollout(self, data: Any, rollouts: list[Rollout], metrics: dict[str, Any]) -> list[Tensor]:
+        """Compare the two engines; returns the actor's log-probs of each completion's tokens."""
         columns = [data[name].unbind() for name in ("rollout_log_probs", "old_log_probs", "response_mask")]
         chosen = [(sampled[mask.bool()], actor[mask.bool()]) for sampled, actor, mask in zip(*columns, strict=True)]
-        kl = rollout_kl([rollout.modality for rollout in rollouts], *zip(*chosen, strict=True))
+        sampled, actor = map(list, zip(*chosen, strict=True))
+        kl = rollout_kl([rollout.modality for rollout in rollouts], sampled, actor)
         metrics.update({f"tars/rollout_k3_kl/{modality}": value for modality, value in kl.items()})
         self._tars_guard.check(kl, self.global_steps)
+        return actor
 
     def _val_metrics_update(self, data_sources: Any, sample_uids: Any, infos: Any, *args: Any, **kwargs: Any) -> Any:
         metrics = super()._val_metrics_update(data_sources, sample_uids, infos, *args, **kwargs)
@@ -210,6 +227,8 @@ class TARSTrainerMixin(_Base):
             self._tars_backbone = Backbone(gap.anchor_accuracy, "text accuracy before training")
         print(f"tars-rewards: MRR denominator {gap.denominator} ({gap.denominator_name})", flush=True)
         metrics.update(gap.as_metrics("val-tars/"))
+        if self._tars_run_log is not None:
+            self._tars_run_log.validation(self.global_steps, metrics)
         return metrics
 
 
