@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import time
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,22 +44,3 @@ def _decoded(embedding: Any) -> Any:
     if isinstance(embedding, str):
         return np.frombuffer(base64.b64decode(embedding, validate=True), "<f4")
     return embedding
-
-
-def retry_after(value: str | None) -> float:
-    """Seconds that a `Retry-After` header asks to wait: it holds a number of them, or a date. 0 if it says neither.
-
-    Example:
-        >>> retry_after("2"), retry_after(None), retry_after("Wed, 21 Oct 2015 07:28:00 GMT")
-        (2.0, 0.0, 0.0)
-    """
-    if value is None:
-        return 0.0
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return 0.0

@@ -7,16 +7,15 @@ as an endpoint that is gone, stops the run, which can be continued later.
 from __future__ import annotations
 
 import base64
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import xxhash
 
-from tars_rewards.embedding_answer import retry_after
-from tars_rewards.errors import ConfigError, MissingDependencyError, ScoringError, TARSError
+from tars_rewards.endpoint import Endpoint, RefusedError, UnavailableError
+from tars_rewards.errors import ConfigError, ScoringError, TARSError
 from tars_rewards.evaluation.conditions import within_full_scale
 from tars_rewards.evaluation.endpoint_answer import chat_url, key_variable, read_completion
 from tars_rewards.evaluation.engine import SPEECH, Completions, Generated
@@ -25,27 +24,8 @@ from tars_rewards.scoring.sampling import Sampling
 from tars_rewards.scoring.work import about
 from tars_rewards.speech.waveform import load_waveform, wav_bytes
 
-if TYPE_CHECKING:
-    import httpx
-    from tenacity import RetryCallState
-
-_LONGEST_PAUSE = 30.0  # seconds between two attempts, unless the endpoint asks for more
-_CONNECT = 10.0  # seconds
 _THIS_QUESTION = (400, 413, 422)
 """Statuses by which endpoints refuse a request for its content, such as a clip that is too long."""
-_QUOTED = 300  # characters of an answer in a message
-
-
-class _PassingError(Exception):
-    """Something that another attempt may get past."""
-
-    def __init__(self, problem: str, pause: float = 0.0) -> None:
-        super().__init__(problem)
-        self.pause = pause  # seconds that the endpoint asks to wait
-
-
-class _QuestionError(ScoringError):
-    """Something that concerns one question."""
 
 
 class _Request(NamedTuple):
@@ -57,9 +37,8 @@ class _Request(NamedTuple):
 class EndpointEngine:
     """A model behind an OpenAI-compatible chat endpoint.
 
-    Retried, with exponential backoff and jitter and as long as the deadline allows: connections that fail, break or time
-    out, and the statuses 408, 429 and 5xx; a `Retry-After` is kept to. The statuses 400, 413 and 422 are a question's
-    error; all others stop the run.
+    What is retried, and how, says `endpoint.Endpoint`. The statuses 400, 413 and 422 are a question's error; all others
+    stop the run.
 
     A clip is sent as WAV, 16 kHz, mono, 16 bits. Temperature, top_p, length and seed are sent, and nothing else of sampling:
     vLLM fills in what the checkpoint's generation config has, such as a repetition penalty, unless it is started with
@@ -99,13 +78,18 @@ class EndpointEngine:
         if not 0 < deadline < float("inf"):
             raise ConfigError(f"deadline is {deadline!r}; expected a positive number of seconds")
         self._base = chat_url(url)
-        self._url = f"{self._base}/chat/completions"
+        self._endpoint = Endpoint(
+            f"{self._base}/chat/completions",
+            api_key_var=None if api_key_var is None else key_variable(api_key_var),
+            deadline=deadline,
+            timeout=deadline if timeout is None else timeout,
+            backoff=backoff,
+            connections=concurrency,
+            purpose="a chat endpoint (url)",
+        )
         self._model = model
-        self._key = "" if api_key_var is None else _key(key_variable(api_key_var))
-        self._concurrency, self._deadline, self._backoff = concurrency, deadline, backoff
-        self._timeout = deadline if timeout is None else timeout
+        self._concurrency = concurrency
         self._system, self._instruction = system, instruction
-        self._client = self._connect()
 
     def settings(self) -> dict[str, Any]:
         """The endpoint's base URL."""
@@ -164,105 +148,34 @@ class EndpointEngine:
             pool.shutdown(cancel_futures=True)
 
     def _ask(self, request: _Request) -> Generated | TARSError:
-        import tenacity
-
-        begun = time.monotonic()
-        end = begun + self._deadline
-        backoff = tenacity.wait_random_exponential(multiplier=self._backoff, max=_LONGEST_PAUSE)
-
-        def pause(state: RetryCallState) -> float:
-            error = state.outcome.exception() if state.outcome is not None else None
-            return max(float(backoff(state)), error.pause if isinstance(error, _PassingError) else 0.0)
-
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_PassingError),
-            wait=pause,
-            stop=lambda state: time.monotonic() + state.upcoming_sleep >= end,
-            reraise=True,
-        )
         try:
-            generated: Generated = retrying(self._attempt, request.body, end)
-            return generated
-        except _QuestionError as error:
-            return error
-        except _PassingError as error:
-            waited, attempts = time.monotonic() - begun, retrying.statistics["attempt_number"]
-            asked = f" and to wait {error.pause:g} s" if error.pause else ""
+            content = self._endpoint.post(request.body, time.monotonic() + self._endpoint.deadline)
+        except RefusedError as error:
+            refusal = self._expected(str(error))
+            if error.status in _THIS_QUESTION:
+                return ScoringError(refusal)
+            raise ScoringError(f"{refusal}; check the URL, the model's name and the API key's variable") from None
+        except UnavailableError as error:
             raise ScoringError(
-                f"{error}{asked}, after {attempts} attempts in {waited:.1f} s (deadline {self._deadline:g} s); is the "
-                "endpoint up and not overloaded? What is done is kept: the same call goes on, and a longer deadline or a "
-                "lower concurrency may help"
+                f"{self._expected(str(error))}; is the endpoint up and not overloaded? What is done is kept: the same call "
+                "goes on, and a longer deadline or a lower concurrency may help"
             ) from error.__cause__
-
-    def _attempt(self, body: dict[str, Any], end: float) -> Generated:
-        import httpx
-
-        allowed = max(0.001, min(self._timeout, end - time.monotonic()))
-        over = time.monotonic() + allowed
-        content = bytearray()
         try:
-            timeout = httpx.Timeout(allowed, connect=min(allowed, _CONNECT))
-            with self._client.stream("POST", self._url, json=body, timeout=timeout) as response:
-                for chunk in response.iter_bytes():
-                    content += chunk
-                    if time.monotonic() > over:  # httpx's timeout is between two chunks
-                        raise httpx.ReadTimeout(f"no complete answer within {allowed:g} s")
-        except (httpx.TransportError, httpx.DecodingError) as error:
-            problem = f"{type(error).__name__}: {error}".removesuffix(": ")
-            raise _PassingError(self._expected(self._without_key(problem))) from error
-        status = response.status_code
-        if status != 200:
-            refusal = self._expected(f"status {status}: {self._quoted(bytes(content))}")
-            if status in (408, 429) or status >= 500:
-                raise _PassingError(refusal, retry_after(response.headers.get("Retry-After")))
-            if status in _THIS_QUESTION:
-                raise _QuestionError(refusal)
-            raise ScoringError(f"{refusal}; check the URL, the model's name and the API key's variable")
-        try:
-            completion = read_completion(bytes(content))
+            completion = read_completion(content)
         except ValueError as error:
             raise ScoringError(
-                f"{self._expected(str(error))}; the answer begins {self._quoted(bytes(content))}; does the URL lead to an "
+                f"{self._expected(str(error))}; the answer begins {self._endpoint.quoted(content)}; does the URL lead to an "
                 "OpenAI-compatible chat endpoint?"
             ) from error
         if completion is None:
-            raise _QuestionError(
-                f"{self._expected('an answer without a text')}: {self._quoted(bytes(content))}; if the server takes the "
+            return ScoringError(
+                f"{self._expected('an answer without a text')}: {self._endpoint.quoted(content)}; if the server takes the "
                 "reasoning out of the text, have it leave it in"
             )
         return completion
 
-    def _connect(self) -> httpx.Client:
-        try:
-            import httpx
-            import tenacity  # noqa: F401 - whether it is there shows now, not at the first failure
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"an endpoint needs {error.name}, and it is not installed; pip install 'tars-rewards[embeddings]'"
-            ) from error
-        limits = httpx.Limits(max_connections=self._concurrency, max_keepalive_connections=self._concurrency)
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        return httpx.Client(headers=headers, limits=limits)
-
     def _expected(self, got: str) -> str:
         return f"expected a completion by {self._model!r} from {self._base}, got {got}"
-
-    def _quoted(self, content: bytes) -> str:
-        text = " ".join(self._without_key(content.decode("utf-8", "replace")).split())
-        return repr(text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…")
-
-    def _without_key(self, text: str) -> str:
-        return text.replace(self._key, "[API key]") if self._key else text
-
-
-def _key(variable: str) -> str:
-    key = os.environ.get(variable, "")
-    if not key or not all("!" <= character <= "~" for character in key):
-        raise ConfigError(
-            f"expected the endpoint's API key in the environment variable {variable}, which "
-            f"{'holds blanks or other characters that no key has' if key else 'is not set'}; export it"
-        )
-    return key
 
 
 def _heard(clip: Any, instruction: str | None) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ MODULES = {
     "tars_rewards.base": 2,
     "tars_rewards.combiner": 1,
     "tars_rewards.config": 2,
-    "tars_rewards.embedding_answer": 1,
+    "tars_rewards.endpoint": 1,
     "tars_rewards.drift.behavior": 4,
     "tars_rewards.evaluation.endpoint_answer": 2,
     "tars_rewards.evaluation.records": 2,

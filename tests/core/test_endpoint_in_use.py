@@ -39,7 +39,7 @@ def test_pickled_before_and_after_use(key):
         assert all(headers["Authorization"] == f"Bearer {key}" for headers in server.headers)
         with EmbeddingServer(Reply(200, rows([1.0, 2.0]))) as other:
             again = pickle.loads(pickle.dumps(embedder))
-            again._url = f"{other.url}/embeddings"
+            again._endpoint.url = f"{other.url}/embeddings"
             with pytest.raises(EmbedderFailedError, match="expected 6 values"):  # what it learned goes along
                 again.encode(["a"])
 

@@ -262,7 +262,7 @@ def test_no_key_is_sent_without_a_variable():
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"api_key_var": "NO_SUCH_KEY_HERE"}, "NO_SUCH_KEY_HERE, which is not set"),
+        ({"api_key_var": "NO_SUCH_KEY_HERE"}, "NO_SUCH_KEY_HERE, which in this process is not set"),
         ({"api_key_var": "sk-123"}, "must be the name of an environment variable"),
         ({"concurrency": 0}, "concurrency is 0; expected an integer of at least 1"),
         ({"deadline": 0}, "deadline is 0; expected a positive number"),
