@@ -83,7 +83,7 @@ class Question:
     prompt: str = ""  #: the question as it is read
     audio: Any = field(default=None, repr=False)
     """The question as it is heard, in any form that `speech.waveform.load_waveform` takes: a path, {"path"}, {"bytes"}
-    (of an audio file), {"array", "sampling_rate"}."""
+    (of an audio file), {"array", "sampling_rate"}; `from_row` also takes the bytes themselves, and (array, rate)."""
     image: Any = field(
         default=None, repr=False
     )  #: for vision-language models: a path, {"path"}, {"bytes"} or PIL image
@@ -173,6 +173,10 @@ def _medium(value: Any, root: Path) -> Any:
     """A clip or image, with relative paths starting from `root` and bytes out of their base64."""
     if isinstance(value, str | os.PathLike):
         value = {"path": os.fspath(value)}
+    elif isinstance(value, bytes):
+        value = {"bytes": value}
+    elif isinstance(value, tuple) and len(value) == 2 and not isinstance(value[0], int | float):
+        value = {"array": value[0], "sampling_rate": value[1]}
     if not isinstance(value, Mapping):
         return value
     if value and all(each is None for each in value.values()):  # how Parquet has a struct that is not there

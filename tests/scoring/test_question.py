@@ -112,6 +112,15 @@ def test_rows_go_there_and_back(tmp_path):
     assert again.audio["bytes"] == b"RIFF"
 
 
+def test_a_clip_in_short():
+    assert Question.from_row({**ROW, "audio": b"RIFF"}).audio == {"bytes": b"RIFF"}
+    assert Question.from_row({**ROW, "audio": ([0.5, 0.25], 8000)}).audio == {
+        "array": [0.5, 0.25],
+        "sampling_rate": 8000,
+    }
+    assert Question.from_row({**ROW, "audio": [0.5, 0.25]}).audio == [0.5, 0.25]
+
+
 def test_samples_go_through_json():
     import numpy as np
 
