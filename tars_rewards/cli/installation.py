@@ -22,6 +22,7 @@ EXTRAS = {
     "embeddings": "the behavior term",
     "audio": "clips",
     "plot": "figures",
+    "vision": "images",
     "serve": "tars-rewards serve",
     "verl": "training in verl",
     "openrlhf": "training in OpenRLHF",
