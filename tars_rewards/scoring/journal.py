@@ -46,9 +46,8 @@ class Journal:
         try:
             if anew:
                 self._file.truncate(0)
-            if path.stat().st_size:
-                self._continue(header)
-            else:
+            self._continue(header)
+            if not path.stat().st_size:
                 self._write(header)
         except BaseException:
             self._file.close()
@@ -95,6 +94,7 @@ class Journal:
 
     def _continue(self, header: Mapping[str, Any]) -> None:
         whole = 0
+        differing: list[str] = []
         with open(self.path, "rb") as lines:
             for number, line in enumerate(lines):
                 if not line.endswith(b"\n"):
@@ -104,27 +104,27 @@ class Journal:
                     if number:
                         self._done[entry["id"]] = entry["input"]
                     else:
-                        self._check(entry, header)
+                        differing = _differences_of_headers(entry, header)
                 except (ValueError, KeyError, TypeError) as error:
-                    if isinstance(error, InputError):
-                        raise
                     raise InputError(
                         f"{self.path}, line {number + 1}: expected the journal of an unfinished run, got {line[:60]!r}; move it "
                         "away, or overwrite"
                     ) from error
                 whole += len(line)
-        os.truncate(self.path, whole)
-
-    def _check(self, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-        before, now = dict(found["settings"]), dict(expected["settings"])
-        if found["format"] != _FORMAT:
-            before["format of the journal"], now["format of the journal"] = found["format"], _FORMAT
-        if problems := differences(before, now):
+        if differing and self._done:
             raise InputError(
                 f"{self.path} is of an unfinished run with other settings; set them as they were, choose another output, or "
                 "overwrite:",
-                problems,
+                differing,
             )
+        os.truncate(self.path, 0 if differing else whole)  # of a run that has done nothing, nothing is lost
+
+
+def _differences_of_headers(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    before, now = dict(found["settings"]), dict(expected["settings"])
+    if found["format"] != _FORMAT:
+        before["format of the journal"], now["format of the journal"] = found["format"], _FORMAT
+    return differences(before, now)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

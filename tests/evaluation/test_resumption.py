@@ -65,10 +65,11 @@ def test_a_complete_run_is_not_taken_for_one_on_questions_that_have_changed(sett
 @pytest.mark.parametrize("complete", [True, False])
 def test_other_settings_refuse_to_continue(settings, server, tmp_path, changes, named, complete):
     if not complete:
-        server.script = [Reply(404, "gone")]
+        settings = replace(settings, benchmark=own_file(tmp_path / "own.jsonl", 64), data=None)
+        server.always = lambda request: Reply(404, "gone") if "Question 40" in str(user_turn(request)) else None
         with pytest.raises(ScoringError):
             run(settings)
-        server.script = []
+        server.always = lambda request: None
     else:
         run(settings)
     requests = len(server.requests)
@@ -78,7 +79,16 @@ def test_other_settings_refuse_to_continue(settings, server, tmp_path, changes, 
     assert len(server.requests) == requests
     run(replace(settings, **changes, overwrite=True))
     [row, *_] = results(tmp_path / "run")
-    assert row["id"] == "ori_mmlu-jurisprudence_880"
+    if complete:
+        assert row["id"] == "ori_mmlu-jurisprudence_880"
+
+
+def test_other_settings_begin_anew_where_nothing_is_done(settings, server, tmp_path):
+    server.script = [Reply(404, "gone")]
+    with pytest.raises(ScoringError):
+        run(replace(settings, model="mistyped"))
+    server.script = []
+    assert run(settings)[0].resumed == 0
 
 
 def test_an_endpoint_that_goes_away_loses_nothing(settings, server, tmp_path):

@@ -221,6 +221,14 @@ def test_a_run_with_other_settings_does_not_go_on(many, tmp_path):
     assert (report.resumed, report.questions) == (0, 10 * FIRST)
 
 
+@pytest.mark.parametrize("left", ['{"format": 1, "settings": {"model": "mistyped"}}\n', '{"format": 1, "sett'])
+def test_what_a_run_leaves_that_has_done_nothing_is_in_nobodys_way(scorer, many, tmp_path, left):
+    (tmp_path / "out.jsonl.partial").write_text(left)
+    interrupt(many, tmp_path / "out.jsonl")
+    report = scorer.score_file(many, tmp_path / "out.jsonl", progress=False)
+    assert (report.resumed, report.questions) == (FIRST, 10 * FIRST)
+
+
 def test_a_question_that_has_changed_is_noticed(scorer, many, tmp_path):
     interrupt(many, tmp_path / "out.jsonl")
     rows = read(many)
