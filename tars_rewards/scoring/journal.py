@@ -46,7 +46,8 @@ class Journal:
         try:
             if anew:
                 self._file.truncate(0)
-            self._continue(header)
+            if path.stat().st_size:
+                self._continue(header)
             if not path.stat().st_size:
                 self._write(header)
         except BaseException:
