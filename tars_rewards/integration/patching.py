@@ -6,6 +6,9 @@ for every process.
 
 The package may be installed beside a framework that nobody uses with TARS. A patch that does not fit is therefore left out
 with a line on stderr, and :func:`require_patches` turns it into an error where TARS or a speech model is used.
+
+To a type checker an attribute assigned to somebody else's module is an error: such lines in the adapters say `type: ignore`, with
+the kind of error, and only those; one that silences nothing is refused by mypy's `warn_unused_ignores`.
 """
 
 from __future__ import annotations

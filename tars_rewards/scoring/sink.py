@@ -7,6 +7,7 @@ import codecs
 import json
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,7 +22,7 @@ JOURNAL = ".partial"
 Rows = Sequence[Mapping[str, Any]]
 
 
-class Sink:
+class Sink(ABC):
     """Takes the results of question after question.
 
     Attributes:
@@ -40,14 +41,14 @@ class Sink:
         """Whether an earlier run has done this question."""
         return False
 
+    @abstractmethod
     def add(self, identity: str, row: Any, results: Rows) -> None:
         """Take a question's results."""
-        raise NotImplementedError
 
-    def finish(self) -> None:
+    def finish(self) -> None:  # noqa: B027 - standard output has nothing to finish
         """All results are there."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - nor to let go of
         """Let go of files, finished or not."""
 
     @property
