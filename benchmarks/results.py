@@ -127,6 +127,7 @@ def machine() -> dict[str, Any]:
 def show() -> bool:
     """Print the table; True if every goal was measured and met."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     results = load()
@@ -137,10 +138,10 @@ def show() -> bool:
     for name, goal in GOALS.items():
         row = rows.get(name)
         if row is None:
-            table.add_row(goal.what, str(goal), "not measured", "", "no")
+            table.add_row(escape(goal.what), str(goal), "not measured", "", "no")
             continue
         interval = " to ".join(f"{end:.4g}" for end in row.get("interval", ()))
-        table.add_row(goal.what, str(goal), f"{row['figure']:.4g}", interval, "yes" if row["met"] else "NO")
+        table.add_row(escape(goal.what), str(goal), f"{row['figure']:.4g}", interval, "yes" if row["met"] else "NO")
     console = Console(width=None if sys.stdout.isatty() else 150)
     console.print(table)
     if results:
