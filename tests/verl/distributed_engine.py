@@ -128,7 +128,9 @@ def layers_of(module):
 def main(path):
     asked = json.loads(Path(path).read_text())
     for case in asked["cases"]:
+        import time; t=time.time()
         run({**case, "rows": asked["rows"][case["data"]]}, asked["directory"])
+        print("TIME", case["name"], round(time.time()-t,1), flush=True)
     torch.distributed.barrier()
     print("done", os.environ["RANK"], flush=True)
 
