@@ -115,6 +115,9 @@ def run(case, directory):
         if output is not None:
             written["grad_norm"] = tensordict_utils.get(output, "metrics")["grad_norm"]
         forward("updated")
+    if "compile" in case:
+        print("TIME graphs", case["name"], dict(torch._dynamo.utils.counters["stats"]), dict(torch._dynamo.utils.counters["graph_break"]), flush=True)
+        torch._dynamo.reset(); torch._dynamo.utils.counters.clear()
     if written:
         torch.save(written, Path(directory) / f"{case['name']}-{rank}.pt")
 
