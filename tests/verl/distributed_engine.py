@@ -1,13 +1,13 @@
-"""One rank of verl's own training workers over gloo, without Ray: `python distributed_engine.py RUN.json`.
+"""One rank of verl's own training worker over gloo, without Ray: `python distributed_engine.py RUN.json`.
 
-RUN.json has a list of cases, each an engine's settings, and the rows; every rank that verl collects from writes what its
-log-prob forward returned, to be compared with the same rows in one process.
+RUN.json has a list of cases, each an engine's settings, and the rows. Every rank that verl collects from writes what its
+log-prob forwards returned, to be compared with the same rows in one process. The ranks are told of each other by the
+environment variables of torchrun.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -20,29 +20,31 @@ from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelCo
 from verl.workers.config.engine import TrainingWorkerConfig
 from verl.workers.engine_workers import TrainingWorker
 
+from tars_rewards.decoder_layers import decoder_layers
 from tars_rewards_verl.batch import CAPTURE_FLAG, POOLED, POOLED_SHAPE
 
 
 def worker_of(case):
     """verl's training worker with our engine, as the trainer builds it."""
+    micro, tokens = case["micro"], case.get("tokens", 64)
     model = HFModelConfig(
         path=case["model"],
         external_lib="tars_rewards_verl.worker",
         use_remove_padding=case.get("packed", True),
         enable_gradient_checkpointing=case.get("checkpointing", False),
-        override_config={"attn_implementation": case.get("attention", "sdpa"), **case.get("override", {})},
+        override_config={"attn_implementation": case.get("attention", "sdpa")},
         **case.get("lora", {}),
     )
     engine = FSDPEngineConfig(
-        strategy=case.get("strategy", "fsdp2"),
+        strategy="fsdp2",
         mixed_precision={"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"},
         use_torch_compile=case.get("use_torch_compile", False),
         ulysses_sequence_parallel_size=case.get("sp", 1),
         use_dynamic_bsz=case.get("dynamic", False),
-        infer_micro_batch_size_per_gpu=case.get("micro", 2),
-        micro_batch_size_per_gpu=case.get("micro", 2),
-        infer_max_token_len_per_gpu=case.get("tokens", 64),
-        max_token_len_per_gpu=case.get("tokens", 64),
+        infer_micro_batch_size_per_gpu=micro,
+        micro_batch_size_per_gpu=micro,
+        infer_max_token_len_per_gpu=tokens,
+        max_token_len_per_gpu=tokens,
         **case.get("engine", {}),
     )
     optimizer = FSDPOptimizerConfig(lr=1e-3, weight_decay=0.0, total_training_steps=10)
@@ -87,11 +89,9 @@ def mean_log_prob(model_output, data, dp_group=None):
 def run(case, directory):
     """All that one case asks for, written by the ranks that verl collects from."""
     worker = worker_of(case)
-    if case.get("compile") == "layers":
-        for layer in layers_of(worker.engine.module):
-            layer.compile(backend=case["backend"])
-    elif case.get("compile") == "model":
-        worker.engine.module.compile(backend=case["backend"])
+    module = worker.engine.module
+    for each in {"layers": decoder_layers(module), "model": [module]}.get(case.get("compile"), []):
+        each.compile(backend="aot_eager")
     rank, size = worker.engine.get_data_parallel_rank(), worker.engine.get_data_parallel_size()
     share = len(case["rows"]) // size
     rows = case["rows"][rank * share : (rank + 1) * share]
@@ -100,42 +100,36 @@ def run(case, directory):
     def forward(label, capture=True, **settings):
         flag = {CAPTURE_FLAG: True} if capture else {}
         asked = {"compute_loss": False, "calculate_entropy": True, **flag, **settings}
-        output = worker.infer_batch(batch_of(rows, case.get("mrope", False), **asked))
+        output = worker.infer_batch(batch_of(rows, case["mrope"], **asked))
         if output is not None:
-            kept = [name for name in ("log_probs", POOLED, POOLED_SHAPE) if name in output.keys()]
+            kept = [name for name in ("log_probs", POOLED, POOLED_SHAPE) if output.get(name) is not None]
             written[label] = {name: [each.clone() for each in output[name].unbind()] for name in kept}
 
+    if case.get("first"):
+        forward("first", capture=False)
     forward("states")
     if case.get("reference"):
         forward("reference", capture=False, no_lora_adapter=True)
     if case.get("update"):
         worker.set_loss_fn(mean_log_prob)
-        batch = batch_of(rows, case.get("mrope", False), calculate_entropy=False)
-        output = worker.train_batch(batch)
+        output = worker.train_batch(batch_of(rows, case["mrope"], calculate_entropy=False))
         if output is not None:
             written["grad_norm"] = tensordict_utils.get(output, "metrics")["grad_norm"]
         forward("updated")
     if "compile" in case:
-        print("TIME graphs", case["name"], dict(torch._dynamo.utils.counters["stats"]), dict(torch._dynamo.utils.counters["graph_break"]), flush=True)
-        torch._dynamo.reset(); torch._dynamo.utils.counters.clear()
+        written["graphs"] = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
     if written:
         torch.save(written, Path(directory) / f"{case['name']}-{rank}.pt")
-
-
-def layers_of(module):
-    from tars_rewards.decoder_layers import decoder_layers
-
-    return decoder_layers(module)
 
 
 def main(path):
     asked = json.loads(Path(path).read_text())
     for case in asked["cases"]:
-        import time; t=time.time()
         run({**case, "rows": asked["rows"][case["data"]]}, asked["directory"])
-        print("TIME", case["name"], round(time.time()-t,1), flush=True)
     torch.distributed.barrier()
-    print("done", os.environ["RANK"], flush=True)
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

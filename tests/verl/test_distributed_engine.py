@@ -21,7 +21,6 @@ from tars_rewards_verl.cpu.attention import NAME as FLASH
 QUESTIONS, SAMPLES, MICRO = 2, 3, 3
 LENGTHS = [(3, 14), (6, 12), (2, 15), (9, 11), (4, 17), (5, 7), (3, 13), (8, 16), (6, 9), (2, 12), (7, 3), (5, 18)]
 SP = {"sp": 2, "attention": FLASH}
-COMPILED = {"backend": "aot_eager"}
 # Each against the single-process case named; all packed unless said otherwise.
 CASES = {
     "fsdp2": {"one": "text", "update": True},
@@ -31,14 +30,13 @@ CASES = {
     "dynamic": {"one": "text", "dynamic": True, "tokens": 40, "update": True},
     "fixed_length": {"one": "text", "engine": {"pad_to_length": True, "pad_to_length_bucket": 64}},
     "entropy_compiled": {"one": "text", "use_torch_compile": True},
-    "layers_compiled": {"one": "text", "compile": "layers", "update": True, **COMPILED},
-    "model_compiled": {"one": "text", "compile": "model", "update": True, **COMPILED},
+    "layers_compiled": {"one": "text", "compile": "layers", "update": True},
+    "model_compiled": {"one": "text", "compile": "model", "first": True, "update": True},
     "lora": {"one": "lora", "reference": True, "update": True},
     "ulysses": {"one": "text", "update": True, **SP},
     "ulysses_checkpointed": {"one": "text", "checkpointing": True, "update": True, **SP},
     "ulysses_dynamic": {"one": "text", "dynamic": True, "tokens": 20, "update": True, **SP},
     "ulysses_fixed_length": {"one": "text", "engine": {"pad_to_length": True, "pad_to_length_bucket": 63}, **SP},
-    "ulysses_layers_compiled": {"one": "text", "compile": "layers", "update": True, **COMPILED, **SP},
     "ulysses_lora": {"one": "lora", "reference": True, "update": True, **SP},
     "qwen2_audio_ulysses": {"one": "qwen2_audio", "update": True, **SP},
     "qwen2_5_omni_ulysses": {"one": "qwen2_5_omni", "update": True, **SP},
@@ -77,6 +75,7 @@ def spoken_rows(model, clips, directory):
 
 def adapter_of(model, directory):
     """A rank 8 adapter that changes something: peft's own starts at zero."""
+    torch.manual_seed(0)
     adapted = get_peft_model(
         AutoModelForCausalLM.from_pretrained(model), LoraConfig(task_type="CAUSAL_LM", r=8, target_modules="all-linear")
     )
@@ -115,13 +114,13 @@ def everything(tiny, clips, tmp_path_factory):
     directory = tmp_path_factory.mktemp("distributed")
     rows = {name: spoken_rows(tiny / name, clips, directory) for name in ("qwen2_audio", "qwen2_5_omni")}
     rows["text"] = rows["lora"] = text_rows()
-    lora = adapter_of(tiny / "text", directory / "adapter")
+    adapter = adapter_of(tiny / "text", directory / "adapter")
 
     def complete(name, case):
         one = case.pop("one", name)
-        more = {"lora": lora} if one == "lora" else {"mrope": one == "qwen2_5_omni"}
-        model = tiny / ("text" if one == "lora" else one)
-        return {"name": name, "model": str(model), "data": one, "micro": MICRO, **more, **case}
+        model, mrope = tiny / ("text" if one == "lora" else one), one == "qwen2_5_omni"
+        lora = adapter if one == "lora" else {}
+        return {"name": name, "model": str(model), "data": one, "micro": MICRO, "mrope": mrope, "lora": lora, **case}
 
     runs = {
         size: start([complete(name, dict(case)) for name, case in cases.items()], rows, directory / str(size), size)
@@ -133,11 +132,10 @@ def everything(tiny, clips, tmp_path_factory):
     finally:
         for process in processes:
             process.kill()
-    for o in outputs: print([l for l in o.splitlines() if "TIME" in l])
     for process, output in zip(processes, outputs, strict=True):
         assert process.returncode == 0, output[-4000:]
     found = {name: read(directory / "1", name) for name in SINGLE}
-    return found | {name: read(directory / "2", name) for name in CASES} | {"adapter": lora, "rows": rows}
+    return found | {name: read(directory / "2", name) for name in CASES} | {"adapter": adapter, "rows": rows}
 
 
 def read(directory, name):
@@ -171,12 +169,13 @@ def rewards(states):
     return TARSReward(TARSConfig(beta=0.0))(rollouts, step=3)
 
 
-def assert_same(found, expected, atol):
-    for field, values in expected.items():
-        for ours, theirs in zip(found[field], values, strict=True):
-            if field == "log_probs":  # the last is of whatever row comes next
-                ours, theirs = ours[:-1], theirs[:-1]
-            torch.testing.assert_close(ours, theirs, rtol=0, atol=atol)
+def assert_same(found, expected, scale=1):
+    """States to 1e-6, log-probs to 2e-6, times ``scale``: behind an update with Adam rounding errors are magnified."""
+    assert found.keys() == expected.keys()
+    for ours, theirs in zip(found[POOLED], expected[POOLED], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6 * scale)
+    for ours, theirs in zip(found["log_probs"], expected["log_probs"], strict=True):  # the last is of the next row
+        torch.testing.assert_close(ours[:-1], theirs[:-1], rtol=0, atol=2e-6 * scale)
 
 
 def test_the_cut_goes_through_completions_and_leaves_ranks_without_tokens_of_a_row():
@@ -196,7 +195,7 @@ def test_the_cut_goes_through_completions_and_leaves_ranks_without_tokens_of_a_r
 @pytest.mark.parametrize("name", CASES)
 def test_two_ranks_give_what_one_process_gives(everything, name):
     found, expected = everything[name], everything[CASES[name]["one"]]
-    assert_same(found["states"], expected["states"], atol=5e-6)
+    assert_same(found["states"], expected["states"])
     ours, theirs = rewards(found["states"]), rewards(expected["states"])
     assert torch.equal(ours.reference, theirs.reference)
     assert (ours.reference >= 0).any()
@@ -210,7 +209,9 @@ def test_two_ranks_give_what_one_process_gives(everything, name):
 def test_and_the_same_update(everything, name):
     found, expected = everything[name], everything[CASES[name]["one"]]
     assert found["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4)
-    assert_same(found["updated"], expected["updated"], atol=2e-4)
+    assert_same(found["updated"], expected["updated"], scale=10)
+    if "compile" in CASES[name]:
+        assert found["graphs"] >= 3  # one a layer, at least
     before, after = found["states"][POOLED][0], found["updated"][POOLED][0]
     assert (before - after).abs().max() > 1e-3
 
