@@ -38,15 +38,11 @@ def test_the_ordinary_configuration_passes():
     "override",
     [
         "actor_rollout_ref.actor.strategy=megatron",
-        "actor_rollout_ref.actor.ulysses_sequence_parallel_size=2",
-        "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size=2",
         "trainer.use_v1=False",
         "algorithm.rollout_correction.bypass_mode=True",
         "algorithm.filter_groups.enable=True",
         "trainer.v1.sampler.sync_refill_failed_groups=True",
         "trainer.v1.sampler.custom_sampler.path=mine.py",
-        "actor_rollout_ref.actor.pad_to_length=True",
-        "actor_rollout_ref.actor.fsdp_config.pad_to_length=True",
         "reward.reward_manager.name=dapo",
         "reward.custom_reward_function.path=mine.py",
         "reward.reward_model.enable=True",
@@ -60,6 +56,18 @@ def test_what_cannot_work_is_refused_by_name(override):
     forced = config("++" + override)
     with pytest.raises(UnsupportedConfigError, match=f"{key}={value}"):
         check_config(forced)
+
+
+@pytest.mark.parametrize("size", ["ulysses_sequence_parallel_size", "fsdp_config.ulysses_sequence_parallel_size"])
+def test_sequence_parallelism_needs_the_attention_that_verl_exchanges_tokens_around(size):
+    size, key = f"actor_rollout_ref.actor.{size}=2", "actor_rollout_ref.model.override_config.attn_implementation"
+    check_config(config(size))
+    for flash in ("flash_attention_2", "flash_attention_cpu"):
+        check_config(config(size, f"+{key}={flash}"))
+    for other in ("sdpa", "eager", "flex_attention"):
+        check_config(config(f"+{key}={other}"))
+        with pytest.raises(UnsupportedConfigError, match=rf"{key}={other}: .* set it to flash_attention_2"):
+            check_config(config(size, f"+{key}={other}"))
 
 
 @pytest.mark.parametrize("estimator", ["gae", "gdpo", "reinforce_plus_plus", "reinforce_plus_plus_baseline", "remax"])

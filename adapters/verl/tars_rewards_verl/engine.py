@@ -10,6 +10,7 @@ import torch
 from tars_rewards.capture import capture_hidden_states
 from tars_rewards.errors import AdapterError
 from tars_rewards_verl.batch import CAPTURE_FLAG, POOLED, POOLED_SHAPE
+from tars_rewards_verl.sequence_parallel import Stretch
 
 if TYPE_CHECKING:
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead as _Base
@@ -32,14 +33,32 @@ class PoolingMixin(_Base):
         wanted = tensordict_utils.get_non_tensor_data(data=micro_batch, key=CAPTURE_FLAG, default=False)
         if not (forward_only and wanted):
             return super().forward_step(micro_batch, loss_function, forward_only)
-        packed = bool(tensordict_utils.get_non_tensor_data(data=micro_batch, key="use_remove_padding", default=True))
-        mask, offsets = completion_mask(micro_batch, packed=packed)
+        mask, offsets, stretch = self._tokens(micro_batch)
         with capture_hidden_states(self.module, mask, cu_seqlens=offsets) as captured:
             loss, output = super().forward_step(micro_batch, loss_function, forward_only)
-        layers = torch.full_like(captured.valid, captured.pooled.shape[1], dtype=torch.int64)
-        output["model_output"][POOLED] = captured.pooled.flatten(1)
-        output["model_output"][POOLED_SHAPE] = torch.stack([layers, captured.valid.long()], dim=1)
+        pooled, valid = captured.pooled, captured.valid
+        if stretch is not None:
+            pooled, valid = stretch.pooled_over(self.ulysses_parallel_group, pooled), stretch.valid.to(valid.device)
+        layers = torch.full_like(valid, pooled.shape[1], dtype=torch.int64)
+        output["model_output"][POOLED] = pooled.flatten(1)
+        output["model_output"][POOLED_SHAPE] = torch.stack([layers, valid.long()], dim=1)
         return loss, output
+
+    def _tokens(self, micro_batch: Any) -> tuple[torch.Tensor, torch.Tensor | None, Stretch | None]:
+        """Completion tokens among those that go through this rank's layers, the rows' offsets if packed, the stretch if cut."""
+        from verl.utils import tensordict_utils
+
+        packed = bool(tensordict_utils.get_non_tensor_data(data=micro_batch, key="use_remove_padding", default=True))
+        mask, offsets = completion_mask(micro_batch, packed=packed)
+        if offsets is None:
+            return mask, None, None
+        mask = torch.nn.functional.pad(mask, (0, self._get_packed_pad_size(mask.numel())))
+        if not self.use_ulysses_sp:
+            return mask, offsets, None
+        group = self.ulysses_parallel_group
+        rank, size = torch.distributed.get_rank(group), torch.distributed.get_world_size(group)
+        stretch = Stretch.cut(mask, offsets, rank=rank, size=size)
+        return stretch.mask, stretch.offsets, stretch
 
 
 def completion_mask(micro_batch: Any, *, packed: bool) -> tuple[torch.Tensor, torch.Tensor | None]:

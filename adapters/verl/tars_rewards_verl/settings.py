@@ -18,7 +18,6 @@ _OWN_BASE = (
     "both would give the base reward; subclass tars_rewards.verl.TARSReward, override `base`, and name your class in "
     "reward.custom instead"
 )
-_PADDED = "the hidden states of padding would be pooled with those of completions; set it to False"
 
 # Keys that must be off.
 _OFF = {
@@ -32,8 +31,6 @@ _OFF = {
     "trainer.v1.sampler.custom_sampler.path": (
         "a batch must be the prompts that were sent, pair by pair, and a sampler may choose others; set it to null"
     ),
-    f"{_ACTOR}.pad_to_length": _PADDED,
-    f"{_ACTOR}.fsdp_config.pad_to_length": _PADDED,
     "reward.custom_reward_function.path": _OWN_BASE,
     "reward.reward_model.enable": "both would give the base reward; set it to False",
 }
@@ -62,9 +59,7 @@ def check_config(config: DictConfig) -> None:
             "hidden states are pooled in the FSDP engine's log-prob forward, and other engines spread the layers of one "
             "completion over ranks; set it to fsdp2",
         )
-    for key in (f"{_ACTOR}.ulysses_sequence_parallel_size", f"{_ACTOR}.fsdp_config.ulysses_sequence_parallel_size"):
-        if setting(config, key, 1) > 1:
-            refuse(config, key, "each rank would pool its part of a completion only; set it to 1")
+    _check_sequence_parallel(config)
     if not setting(config, "trainer.use_v1", True):
         refuse(config, "trainer.use_v1", "the legacy trainer is not supported; set it to True")
     if setting(config, "algorithm.adv_estimator") in _NOT_BY_PROMPT:
@@ -87,6 +82,22 @@ def check_config(config: DictConfig) -> None:
             "advantages are relative to the other completions of the same prompt; set it to 2 or more (the paper: 4)",
         )
     audio.check_config(config)
+
+
+def _check_sequence_parallel(config: DictConfig) -> None:
+    """Refuse an attention under which the ranks that share a sequence would not see each other's tokens."""
+    sizes = (f"{_ACTOR}.ulysses_sequence_parallel_size", f"{_ACTOR}.fsdp_config.ulysses_sequence_parallel_size")
+    key = "actor_rollout_ref.model.override_config.attn_implementation"
+    # What verl takes where nothing is set.
+    attention = setting(config, key, "flash_attention_2")
+    if any(setting(config, size, 1) > 1 for size in sizes) and "flash" not in attention:
+        refuse(
+            config,
+            key,
+            "with ulysses_sequence_parallel_size above 1 verl exchanges tokens between ranks around flash attention alone, "
+            "and by any other a rank's tokens would attend to its own part of a completion only; set it to "
+            "flash_attention_2 (on CPU cores: flash_attention_cpu)",
+        )
 
 
 def check_trainer_class(stock: type) -> None:

@@ -10,6 +10,7 @@ and vLLM run their own code.
 ``loading``   verl's look-ups of processor, config and chat handling know the models
 ``rollout``   verl's agent loop and vLLM server: features of a completion, one placeholder per clip
 ``training``  the trained model in the FSDP engine
+``ulysses``   the same model where each rank has a part of the tokens
 ``config``    what the user need not set
 ============  ==================================================================================
 """
@@ -19,8 +20,9 @@ from __future__ import annotations
 
 def install() -> None:
     """Arrange for verl's modules to be patched when they are imported."""
-    from tars_rewards_verl.audio import loading, rollout, training
+    from tars_rewards_verl.audio import loading, rollout, training, ulysses
 
     loading.install()
     rollout.install()
     training.install()
+    ulysses.install()

@@ -21,7 +21,8 @@ def active() -> bool:
 def activate() -> None:
     """Make verl run on CPU cores in this process, if :func:`active`."""
     if active():
-        from tars_rewards_verl.cpu import platform, vllm
+        from tars_rewards_verl.cpu import attention, platform, vllm
 
+        attention.install()
         platform.install()
         vllm.install_version()
