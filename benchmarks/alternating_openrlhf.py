@@ -80,7 +80,10 @@ class AlternatingTrainer(TARSPPOTrainer):
         status, step = super().train_step(rollout_samples, global_step)
         ended = time.monotonic()
         seconds = {name.removeprefix("timing/"): value for name, value in status.items() if name.startswith("timing/")}
-        seconds |= {"step": ended - self.samples_generator.begun, "generation": generated - self.samples_generator.begun}
+        seconds |= {
+            "step": ended - self.samples_generator.begun,
+            "generation": generated - self.samples_generator.begun,
+        }
         if turn(step).tars:
             seconds |= {name: value for name, value in status.items() if name.startswith("tars/seconds/")}
         write("steps", step=step, ended=ended, seconds=seconds, completions=completions)
@@ -118,6 +121,6 @@ if __name__ == "__main__":
     import alternating_openrlhf
 
     cpu.ENGINE = (*cpu.ENGINE, ("max_num_seqs", SLOTS))
-    engine.RolloutActor = alternating_openrlhf.AlternatingEngine  # type: ignore[misc]
-    policy.PolicyActor = alternating_openrlhf.AlternatingPolicy  # type: ignore[misc]
+    engine.RolloutActor = alternating_openrlhf.AlternatingEngine
+    policy.PolicyActor = alternating_openrlhf.AlternatingPolicy
     cli.main(trainer=alternating_openrlhf.AlternatingTrainer)

@@ -49,7 +49,7 @@ def _alternate(module: Any) -> None:
 
     from tars_rewards_verl.reward_manager import VALIDATION_COLUMN
 
-    class AlternatingTrainer(module.PPOTrainerSync):  # type: ignore[misc, name-defined]
+    class AlternatingTrainer(module.PPOTrainerSync):
         _prompts: Any = None
 
         def _build_replay_buffer(self) -> Any:
@@ -89,13 +89,13 @@ def _alternate(module: Any) -> None:
             fields = ["pair_id", "modality", "responses"]
             data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
             completions: dict[str, list[list[int]]] = {}
-            for pair, modality, tokens in zip(data["pair_id"], data["modality"], data["responses"].unbind(), strict=True):
+            for pair, modality, tokens in zip(
+                data["pair_id"], data["modality"], data["responses"].unbind(), strict=True
+            ):
                 completions.setdefault(f"{pair} {modality}", []).append(tokens.tolist())
             ended, seconds = time.monotonic(), {name: float(value) for name, value in timing_raw.items()}
             added = {name: value for name, value in metrics.items() if name.startswith("tars/seconds/")}
-            write(
-                "steps", step=self.global_steps, ended=ended, seconds=seconds | added, completions=completions
-            )
+            write("steps", step=self.global_steps, ended=ended, seconds=seconds | added, completions=completions)
             if not turn(self.global_steps).first:
                 self._prompts = super()._next_train_batch()
             return super()._compute_metrics(batch, metrics, timing_raw, *args, **kwargs)

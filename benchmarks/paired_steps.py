@@ -1,7 +1,8 @@
 """Training steps with TARS beside the same steps with the base reward only, in one training of the demo's model.
 
 Steps come in pairs: the same prompts twice in a row, once with TARS and once with the base reward only, and which comes
-first alternates (ABBA). The learning rate is 0, so that the weights stay, and every sample of a prompt has a seed of its
+first is drawn, half of the pairs each (not in turns: what happens every few steps, as Python's garbage collection does,
+would then always hit the same kind). The learning rate is 0, so that the weights stay, and every sample of a prompt has a seed of its
 own, so that both steps of a pair have the same rollouts; `compare` checks that they had.
 
 `step_verl.py` and `step_openrlhf.py` each run such a training; `alternating_verl.py` and `alternating_openrlhf.py` are the
@@ -10,7 +11,6 @@ trainers. This module is imported in their processes, too.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -19,8 +19,9 @@ import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,9 +32,13 @@ QUESTIONS = 8  # a step; the demo's number
 SAMPLES = 4  # completions of a prompt: 4 spoken and 4 written ones of a question; the demo's number
 SLOTS = 16  # completions that vLLM generates at a time, of 64: the others wait, as they do in large trainings
 WARM_UP = 2  # pairs of steps
-PAIRS = 24  # after them; even, so that each order comes equally often
+PAIRS = 20  # after them; even, so that each order comes equally often
 DIRECTORY = "PAIRED_STEPS"
 """Environment variable with the directory that the training's processes write to."""
+
+
+_DRAW = np.random.default_rng(0)
+_TARS_FIRST = [bool(each) for pairs in (WARM_UP, PAIRS) for each in _DRAW.permutation(np.arange(pairs) % 2)]
 
 
 class Turn(NamedTuple):
@@ -55,7 +60,7 @@ class Comparison(NamedTuple):
 def turn(step: int) -> Turn:
     """What step ``step`` (from 1) is."""
     pair, second = divmod(step - 1, 2)
-    return Turn(pair, not second, bool(second) == bool(pair % 2))
+    return Turn(pair, not second, bool(second) != _TARS_FIRST[pair % len(_TARS_FIRST)])
 
 
 def begin(step: int) -> None:
@@ -228,11 +233,11 @@ def _distinct(completions: Mapping[str, list[Any]]) -> int:
 
 def _demo(framework: str) -> Any:
     """The framework's demo, which knows how to train."""
-    path = REPOSITORY / "examples" / framework / "demo.py"
-    spec = importlib.util.spec_from_file_location(f"{framework}_demo", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    loader = SourceFileLoader(f"{framework}_demo", str(REPOSITORY / "examples" / framework / "demo.py"))
+    module = ModuleType(loader.name)
+    module.__file__ = loader.path
+    sys.modules[loader.name] = module
+    loader.exec_module(module)
     return module
 
 
