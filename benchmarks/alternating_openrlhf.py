@@ -70,6 +70,10 @@ class AlternatingTrainer(TARSPPOTrainer):
     samples_class = AlternatingSamples
     experience_class = AlternatingExperience
 
+    def fit(self, global_step: int = 0) -> None:
+        self._begin(global_step + 1)
+        super().fit(global_step)
+
     def train_step(self, rollout_samples: Any, global_step: int) -> Any:
         completions: dict[str, list[list[int]]] = {}
         for sample in rollout_samples:
@@ -87,8 +91,11 @@ class AlternatingTrainer(TARSPPOTrainer):
         if turn(step).tars:
             seconds |= {name: value for name, value in status.items() if name.startswith("tars/seconds/")}
         write("steps", step=step, ended=ended, seconds=seconds, completions=completions)
-        ray.get(self.actor_model_group.async_run_method("begin", tars=turn(step + 1).tars))
+        self._begin(step + 1)
         return status, step
+
+    def _begin(self, step: int) -> None:
+        ray.get(self.actor_model_group.async_run_method("begin", tars=turn(step).tars))
 
 
 class AlternatingPolicy(policy.PolicyActor):

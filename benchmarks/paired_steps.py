@@ -2,8 +2,8 @@
 
 Steps come in pairs: the same prompts twice in a row, once with TARS and once with the base reward only, and which comes
 first is drawn, half of the pairs each (not in turns: what happens every few steps, as Python's garbage collection does,
-would then always hit the same kind). The learning rate is 0, so that the weights stay, and every sample of a prompt has a seed of its
-own, so that both steps of a pair have the same rollouts; `compare` checks that they had.
+would then always hit the same kind). The learning rate is 0, so that the weights stay, and every sample of a prompt has a
+seed of its own, so that both steps of a pair have the same rollouts; `compare` checks that they had.
 
 `step_verl.py` and `step_openrlhf.py` each run such a training; `alternating_verl.py` and `alternating_openrlhf.py` are the
 trainers. This module is imported in their processes, too.
