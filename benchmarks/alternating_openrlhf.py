@@ -12,7 +12,7 @@ import time
 from itertools import islice
 from typing import Any
 
-from paired_steps import SLOTS, Seeds, turn, write
+from paired_steps import SLOTS, TOKENS, Seeds, turn, write
 
 from tars_rewards_openrlhf import cli, cpu
 
@@ -127,7 +127,7 @@ if __name__ == "__main__":
     # By its own name, as Ray's workers import it: classes of ``__main__`` would travel by value.
     import alternating_openrlhf
 
-    cpu.ENGINE = (*cpu.ENGINE, ("max_num_seqs", SLOTS))
+    cpu.ENGINE = (*cpu.ENGINE, ("max_num_seqs", SLOTS), ("max_num_batched_tokens", TOKENS))
     engine.RolloutActor = alternating_openrlhf.AlternatingEngine
     policy.PolicyActor = alternating_openrlhf.AlternatingPolicy
     cli.main(trainer=alternating_openrlhf.AlternatingTrainer)

@@ -31,6 +31,7 @@ SPEECH = REPOSITORY / "examples" / "spoken_reasoning"
 QUESTIONS = 8  # a step; the demo's number
 SAMPLES = 4  # completions of a prompt: 4 spoken and 4 written ones of a question; the demo's number
 SLOTS = 16  # completions that vLLM generates at a time, of 64: the others wait, as they do in large trainings
+TOKENS = SLOTS * 640  # that vLLM takes at a time: on CPU cores it can seed no prompt that it has to take in parts
 WARM_UP = 2  # pairs of steps
 PAIRS = 20  # after them; even, so that each order comes equally often
 DIRECTORY = "PAIRED_STEPS"

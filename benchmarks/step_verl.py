@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import paired_steps
 from alternating_verl import POLL
-from paired_steps import PAIRS, SLOTS, WARM_UP, turn
+from paired_steps import PAIRS, SLOTS, TOKENS, WARM_UP, turn
 from results import record
 
 SETTINGS = [
@@ -24,6 +24,7 @@ SETTINGS = [
     "trainer.save_freq=-1",
     "actor_rollout_ref.actor.optim.lr=0",
     f"actor_rollout_ref.rollout.max_num_seqs={SLOTS}",
+    f"actor_rollout_ref.rollout.max_num_batched_tokens={TOKENS}",
     "+ray_kwargs.ray_init._temp_dir=RAY_DIRECTORY",
 ]
 PARTS = {
