@@ -35,11 +35,12 @@ class TimedReward(TARSReward):
 
     def embed(self, completions: Any) -> Any:
         """See `TARSReward.embed`."""
-        begun = time.monotonic()
+        begun, processor = time.monotonic(), time.thread_time()
         try:
             return super().embed(completions)
         finally:
-            write("embeddings", begun=begun, ended=time.monotonic(), texts=len(completions))
+            spent = time.thread_time() - processor
+            write("embeddings", begun=begun, ended=time.monotonic(), processor=spent, texts=len(completions))
 
 
 def _alternate(module: Any) -> None:

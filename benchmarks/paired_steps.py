@@ -53,7 +53,7 @@ class Turn(NamedTuple):
 class Comparison(NamedTuple):
     """Steps with TARS against steps without."""
 
-    ratio: float  #: median over pairs
+    ratio: float  #: of the medians over the pairs of either order the geometric mean: what the order does cancels out
     interval: tuple[float, float]  #: of 95 %, by bootstrap
     details: dict[str, Any]
 
@@ -209,16 +209,20 @@ def compare(steps: Sequence[Mapping[str, Any]], *, rest: Mapping[str, Sequence[s
         "tokens_a_completion": float(np.mean(tokens)),
         "load": os.getloadavg()[1],
     }
-    ratio, interval = median(ratios)
+    ratio, interval = median(ratios[first], ratios[~first])
     return Comparison(ratio, interval, details)
 
 
-def median(values: Any) -> tuple[float, tuple[float, float]]:
-    """Median, and its bootstrap interval of 95 %."""
-    from scipy.stats import bootstrap
+def median(*groups: Any) -> tuple[float, tuple[float, float]]:
+    """Geometric mean of the medians of some groups, and its bootstrap interval of 95 %."""
+    from scipy.stats import bootstrap, gmean
 
-    found = bootstrap((np.asarray(values),), np.median, n_resamples=9999, rng=0).confidence_interval
-    return float(np.median(values)), (float(found.low), float(found.high))
+    def statistic(*samples: Any, axis: int = -1) -> Any:
+        return gmean([np.median(sample, axis=axis) for sample in samples])
+
+    found = bootstrap(groups, statistic, n_resamples=9999, vectorized=True, method="percentile", rng=0)
+    low, high = found.confidence_interval
+    return float(statistic(*groups)), (float(low), float(high))
 
 
 def _same(left: Mapping[str, list[Any]], right: Mapping[str, list[Any]]) -> float:

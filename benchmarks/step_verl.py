@@ -41,23 +41,26 @@ def hidden(
     embeddings: Sequence[Mapping[str, float]],
     generation: Sequence[Mapping[str, float]],
 ) -> list[dict[str, float]]:
-    """Seconds of generation, of embedding, and of embedding before the last completion was generated, of the TARS steps."""
+    """Seconds of generation, of embedding, of embedding before the last completion was generated, of TARS steps.
+
+    ``processor`` is the processor's time for embedding, which others' use of the cores does not lengthen.
+    """
     found, begun = [], 0.0
     for row in sorted(steps, key=lambda row: row["step"]):
         of, ended = turn(row["step"]), row["ended"]
         requests, batches = (
-            [(item["begun"], item["ended"]) for item in items if begun < item["begun"] < ended]
-            for items in (generation, embeddings)
+            [item for item in items if begun < item["begun"] < ended] for items in (generation, embeddings)
         )
         begun = ended
         if of.pair < WARM_UP or not of.tars:
             continue
-        last = max(end for _, end in requests)
+        last = max(item["ended"] for item in requests)
         found.append(
             {
-                "generation": last - min(start for start, _ in requests),
-                "embedding": sum(end - start for start, end in batches),
-                "hidden": sum(max(0.0, min(end, last) - start) for start, end in batches),
+                "generation": last - min(item["begun"] for item in requests),
+                "embedding": sum(item["ended"] - item["begun"] for item in batches),
+                "hidden": sum(max(0.0, min(item["ended"], last) - item["begun"]) for item in batches),
+                "processor": sum(item["processor"] for item in batches),
                 "batches": len(batches),
             }
         )
