@@ -1,7 +1,8 @@
 """What the benchmarks measured, beside the goals: ``python benchmarks/results.py`` prints the table.
 
 Every benchmark hands its figures to `record`, which keeps them in ``results/latest.json`` with the machine that they come
-from. A goal without a figure is shown as not measured, and counts as not met.
+from. A goal without a figure is shown as not measured, and counts as not met. Costs without a goal, of which
+docs/scaling.md is computed, are kept by `unit_cost`.
 """
 
 from __future__ import annotations
@@ -86,19 +87,27 @@ def record(
         details: What else a reader wants to see, ready for JSON.
     """
     met = GOALS[name].met(figure)
+    row: dict[str, Any] = {"figure": figure, "met": met, "rounds": rounds, "details": dict(details or {})}
+    if interval is not None:
+        row["interval"] = list(interval)
+    _keep("rows", name, row)
+    return met
+
+
+def unit_cost(name: str, figure: float, unit: str, *, rounds: int) -> None:
+    """Keep the median of what something costs on this machine."""
+    _keep("unit_costs", name, {"figure": figure, "unit": unit, "rounds": rounds})
+
+
+def _keep(section: str, name: str, row: dict[str, Any]) -> None:
     results = load()
     software = {package: installed for package in _PACKAGES if (installed := _version(package))}
     environment = "openrlhf" if "openrlhf" in software else "verl"
-    row: dict[str, Any] = {"figure": figure, "met": met, "rounds": rounds, "environment": environment}
-    if interval is not None:
-        row["interval"] = list(interval)
-    row["details"] = dict(details or {})
     results["machine"] = machine()
     results.setdefault("software", {})[environment] = software
-    results.setdefault("rows", {})[name] = row
+    results.setdefault(section, {})[name] = {**row, "environment": environment}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-    return met
 
 
 def load() -> dict[str, Any]:
