@@ -82,3 +82,13 @@ def test_the_receivers_error_is_shown_long_before_the_deadline(sockets):
             watched.recv()
     finally:
         ray.shutdown()
+
+
+def test_two_ray_clusters_on_one_machine_have_two_files(monkeypatch):
+    from tars_rewards_verl.weight_push import within_cluster
+
+    names = set()
+    for raylet in ("301", "302"):
+        monkeypatch.setenv("RAY_RAYLET_PID", raylet)
+        names.add(within_cluster("01000000"))
+    assert len(names) == 2
