@@ -9,7 +9,10 @@ import json
 import pytest
 import torch
 from launch import REPLAYING, TWO_RANKS, train
+from test_audio_training import audio_model
 from test_text_training import again
+from tiny_models import AUDIO, VISION
+from transformers import AutoTokenizer
 from truth import check_advantages, hf_forward, identities, largest, load_step, pooled_of
 
 pytestmark = [pytest.mark.verl, pytest.mark.training]
@@ -20,6 +23,7 @@ COMMON = {
     f"{ROLLOUT}.n": 4,
     f"{ACTOR}.use_kl_loss": True,
     f"{ACTOR}.kl_loss_coef": 0.1,
+    "actor_rollout_ref.ref.fsdp_config.mixed_precision.param_dtype": "fp32",
     # Plain gradient descent leaves a difference of rounding as small as it is. AdamW makes a whole step of a gradient that
     # is nothing but rounding.
     f"{ACTOR}.optim.optimizer": "SGD",
@@ -35,6 +39,7 @@ PACKED = {
     f"{ACTOR}.ppo_max_token_len_per_gpu": 200,
     f"{ACTOR}.use_torch_compile": True,
     f"{ACTOR}.fsdp_config.use_torch_compile": True,
+    "actor_rollout_ref.ref.fsdp_config.use_torch_compile": True,
     **{
         f"actor_rollout_ref.{part}.log_prob_{key}": value
         for part in ("rollout", "ref")
@@ -194,7 +199,6 @@ def test_lora_on_two_ranks(single, tiny, tmp_path):
             f"{MODEL}.lora_rank": 8,
             f"{MODEL}.lora_alpha": 16,
             f"{MODEL}.target_modules": "all-linear",
-            f"{ROLLOUT}.load_format": "safetensors",
             "trainer.save_freq": 1,
         },
     )
@@ -214,3 +218,26 @@ def test_lora_on_two_ranks(single, tiny, tmp_path):
         assert largest(pooled, pooled_without) > 1e-3
         assert largest(log_probs, log_probs_without) > 1e-3
     assert rollout_kl(run, 2) < 1e-6
+
+
+# ---- audio: ranks whose micro batches hear something beside ranks whose micro batches do not
+
+
+def test_a_speech_model_on_two_ranks(tiny, tmp_path):
+    alone = {f"{ACTOR}.ppo_micro_batch_size_per_gpu": 1, f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu": 1}
+    overrides = {**TWO_RANKS, **alone, f"{MODEL}.use_remove_padding": True}
+    run = train(tmp_path / "omni", tiny, "qwen2_5_omni", overrides=overrides).check()
+    check_core(run.directory, 1)
+    rows, places = by_identity(run.directory, 1)
+    model = audio_model("qwen2_5_omni", tiny / "qwen2_5_omni")
+    banned = AutoTokenizer.from_pretrained(tiny / "qwen2_5_omni").convert_tokens_to_ids(
+        [*AUDIO.values(), *VISION.values()]
+    )
+    for i in places.values():
+        pooled, log_probs = hf_forward(model, rows, i, ban=banned)
+        assert largest(pooled, pooled_of(rows, i)) < 1e-5
+        assert largest(log_probs, rows["old_log_probs"][i]) < 1e-4
+    held = ranks(run.directory, 1)
+    assert {(who[1], rank) for who, rank in held.items()} == {(m, r) for m in ("speech", "text") for r in (0, 1)}
+    assert run.steps[0]["actor/grad_norm"] > 0
+    assert max(rollout_kl(run, 1), rollout_kl(run, 2)) < 1e-4
