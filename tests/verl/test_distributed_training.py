@@ -49,11 +49,12 @@ PACKED = {
 }
 
 
-def start(directory, tiny, *, model="text", steps=3, replay=None, replay_steps=0, **overrides):
+def start(directory, tiny, *, steps=3, replay=None, replay_steps=0, **overrides):
     overrides = {**COMMON, "reward.custom_kwargs.run_log": directory / "log", **overrides}
-    return train(
-        directory, tiny, model, steps=steps, overrides=overrides, replay=replay, replay_steps=replay_steps
-    ).check()
+    run = train(
+        directory, tiny, "text", steps=steps, overrides=overrides, replay=replay, replay_steps=replay_steps, timeout=600
+    )
+    return run.check()
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +231,7 @@ def test_lora_on_two_ranks(single, tiny, tmp_path):
 def test_a_speech_model_on_two_ranks(tiny, tmp_path):
     alone = {f"{ACTOR}.ppo_micro_batch_size_per_gpu": 1, f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu": 1}
     overrides = {**TWO_RANKS, **alone, f"{MODEL}.use_remove_padding": True}
-    run = train(tmp_path / "omni", tiny, "qwen2_5_omni", overrides=overrides).check()
+    run = train(tmp_path / "omni", tiny, "qwen2_5_omni", overrides=overrides, timeout=600).check()
     check_core(run.directory, 1)
     rows, places = by_identity(run.directory, 1)
     model = audio_model("qwen2_5_omni", tiny / "qwen2_5_omni")
