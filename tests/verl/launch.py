@@ -42,6 +42,7 @@ TINY = {
     "actor_rollout_ref.rollout.n": 2,
     "actor_rollout_ref.rollout.calculate_log_probs": True,
     "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": 4,
+    "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": 4,
     "actor_rollout_ref.rollout.max_model_len": 128,
     "actor_rollout_ref.rollout.max_num_seqs": 16,
     "actor_rollout_ref.rollout.max_num_batched_tokens": 1024,
@@ -62,6 +63,13 @@ TARS = {
     "data.shuffle": True,
     "data.seed": 3,
 }
+# Completions are written down, and those of another run taken instead of generating: replaying.py.
+REPLAYING = {
+    "actor_rollout_ref.rollout.agent.default_agent_loop": "replaying",
+    "actor_rollout_ref.rollout.agent.agent_loop_config_path": HERE / "agent_loops.yaml",
+}
+# FSDP over two training processes, each with a rollout engine of its own.
+TWO_RANKS = {"trainer.n_gpus_per_node": 2, "ray_kwargs.ray_init.num_gpus": 2}
 _STEP = re.compile(r"step:(\d+) - (.*)")
 
 
@@ -120,9 +128,23 @@ def train(
     steps: int = 2,
     sabotage: str = "",
     overrides: Mapping[str, object] | None = None,
+    replay: Path | None = None,
+    replay_steps: int = 0,
     timeout: float = 420,
 ) -> Run:
-    """`run_verl` on one of the tiny models, recorded; ``sabotage`` names a way to go wrong in ``sabotage.py``."""
+    """`run_verl` on one of the tiny models, recorded.
+
+    Args:
+        directory: As for `run_verl`, and for the records.
+        tiny: Where the tiny models are.
+        model: Which of them.
+        steps: Training steps.
+        sabotage: A way to go wrong, of ``sabotage.py``.
+        overrides: Over :data:`TARS`.
+        replay: With :data:`REPLAYING` among the overrides: the directory of a run whose completions are used again.
+        replay_steps: In how many steps; the rollout engine makes those of later ones.
+        timeout: As for `run_verl`.
+    """
     directory.mkdir()
     return run_verl(
         directory,
@@ -134,6 +156,8 @@ def train(
             "VERL_USE_EXTERNAL_MODULES": "recording,sabotage",
             "RECORD": str(directory),
             "SABOTAGE": sabotage,
+            "REPLAY": str(replay or ""),
+            "REPLAY_STEPS": str(replay_steps),
         },
         steps=steps,
         timeout=timeout,

@@ -1,8 +1,10 @@
 """A weight push ends: with the receiver's error when it failed, at the deadline when it hangs."""
 
+import os
 import re
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,8 @@ import verl
 import zmq
 
 from tars_rewards.errors import AdapterError
-from tars_rewards_verl.weight_push import WatchedSocket
+from tars_rewards_verl import weight_push
+from tars_rewards_verl.weight_push import WEIGHT_PUSH_DEADLINE, WatchedSocket
 
 
 @pytest.fixture
@@ -82,3 +85,43 @@ def test_the_receivers_error_is_shown_long_before_the_deadline(sockets):
             watched.recv()
     finally:
         ray.shutdown()
+
+
+class Adapter:
+    """With the signature of verl's."""
+
+    def __init__(self, config, model_config, device_mesh, replica_rank=-1):
+        self.config = config
+        self.zmq_handle = "ipc:///tmp/rl-colocate-zmq-01000000-replica-0-rank-0.sock"
+
+
+class Server:
+    """With the signature of verl's."""
+
+    def __init__(
+        self, config, model_config, rollout_mode, workers, replica_rank, node_rank, gpus_per_node, nnodes,
+        cuda_visible_devices, disaggregation_role="null", disaggregation_kv_transfer_config=None,
+    ):  # fmt: skip
+        self.config = config
+        os.environ["VERL_RAY_JOB_ID"] = "01000000"
+
+
+@pytest.mark.parametrize(
+    ("custom", "jobs"), [({WEIGHT_PUSH_DEADLINE: 300.0}, {"01000000-301", "01000000-302"}), (None, {"01000000"})]
+)
+def test_two_ray_clusters_on_one_machine_have_two_files(monkeypatch, custom, jobs):
+    """The first job of each has the same number. Runs without TARS stay as they are."""
+    modules = types.SimpleNamespace(ServerAdapter=type("A", (Adapter,), {}), vLLMHttpServer=type("S", (Server,), {}))
+    weight_push._send_within_the_cluster(modules)
+    weight_push._receive_within_the_cluster(modules)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: types.SimpleNamespace(get_job_id=lambda: "01000000"))
+    monkeypatch.setenv("VERL_RAY_JOB_ID", "")
+    config, seen = types.SimpleNamespace(custom=custom), set()
+    for raylet in ("301", "302"):
+        monkeypatch.setenv("RAY_RAYLET_PID", raylet)
+        sender = modules.ServerAdapter(config, None, None)
+        modules.vLLMHttpServer(config, *range(8))
+        seen.add(os.environ["VERL_RAY_JOB_ID"])
+        # As verl's receiver in the engine's process makes it.
+        assert sender.zmq_handle == f"ipc:///tmp/rl-colocate-zmq-{os.environ['VERL_RAY_JOB_ID']}-replica-0-rank-0.sock"
+    assert seen == jobs

@@ -11,7 +11,8 @@
 ``reward_manager``   base reward and embedding of one completion, inside verl's reward loop
 ``guards``           what must hold in every step
 ``validation``       speech and text accuracy, gap, MRR, own-text ratio
-``weight_push``      a deadline for weight pushes
+``weight_push``      weight pushes: a deadline, and no socket shared with another run
+``lora``             LoRA adapters on their way to vLLM
 ``worker``           what training workers import (``actor_rollout_ref.model.external_lib``)
 ``audio``            audio through verl and vLLM
 ``cpu``              try it without a GPU

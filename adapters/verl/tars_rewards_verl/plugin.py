@@ -12,11 +12,13 @@ import traceback
 
 def install() -> None:
     """Install everything that a process of verl may need."""
-    from tars_rewards_verl import audio, cpu, dispatch
+    from tars_rewards_verl import audio, cpu, dispatch, lora, weight_push
 
     cpu.activate()
     audio.install()
     dispatch.install()
+    lora.install()
+    weight_push.install_server()
 
 
 try:

@@ -150,4 +150,7 @@ def compute_dtypes(config: DictConfig) -> tuple[str, str]:
     """Dtypes that the rollout engine and the actor compute in."""
     # What verl's FSDP engines take where nothing is set.
     actor = setting(config, f"{_ACTOR}.fsdp_config.mixed_precision.param_dtype", "bf16")
-    return str(setting(config, "actor_rollout_ref.rollout.dtype", "bfloat16")), str(actor)
+    # verl rounds the weights to bfloat16 when it merges a LoRA adapter into them for a push.
+    merged = setting(config, "actor_rollout_ref.model.lora.merge", False)
+    rollout = "bfloat16" if merged else setting(config, "actor_rollout_ref.rollout.dtype", "bfloat16")
+    return str(rollout), str(actor)
