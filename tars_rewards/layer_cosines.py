@@ -126,7 +126,7 @@ class _Compared(NamedTuple):
     dots: Float[np.ndarray, "compared layers"]
 
     def cosines(self) -> LayerCosines:
-        exists = (self.targets > 0) & (self.anchors > 0)
+        exists = np.asarray((self.targets > 0) & (self.anchors > 0))
         lengths = np.sqrt(self.targets) * np.sqrt(self.anchors)
         return LayerCosines(np.where(exists, np.clip(self.dots / np.where(exists, lengths, 1), -1, 1), 0), exists)
 
@@ -158,7 +158,8 @@ def _unusual(states: States, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, 
         for position, row in enumerate(rows.tolist()):
             scratch.read(states[row])
             squares[position] = scratch.squares
-        return rows[~_is_usual(squares)]
+    unusual: Int[np.ndarray, " unusual"] = rows[~_is_usual(squares)]
+    return unusual
 
 
 @torch.no_grad()
@@ -174,5 +175,5 @@ def _mean(states: States, rows: Int[np.ndarray, " rows"]) -> Float[Tensor, "laye
 
 
 def _is_usual(squares: Float[np.ndarray, "*rows layers"]) -> Bool[np.ndarray, "*rows"]:
-    usual: Bool[np.ndarray, "*rows"] = ((squares > _SAFE_SQUARE[0]) & (squares < _SAFE_SQUARE[1])).all(axis=-1)
-    return usual
+    low, high = _SAFE_SQUARE
+    return np.asarray(((squares > low) & (squares < high)).all(axis=-1))

@@ -116,7 +116,7 @@ def representation_term(
     compared = compared[np.lexsort((reference.numpy()[compared], batch.pair[compared]))]
     cosines = centered_cosines if center else layer_cosines
     found = cosines(batch, states, compared, reference.numpy()[compared])
-    values, exists = found.values[:, chosen], found.exists[:, chosen].all(axis=1)
+    values, exists = found.values[:, chosen], np.asarray(found.exists[:, chosen].all(axis=1))
     per_layer = term.values.new_zeros(len(batch), len(chosen))
     per_layer[compared] = torch.from_numpy(np.where(exists[:, None], values, 0).astype(np.float32))
     term.valid[compared] = torch.from_numpy(exists)

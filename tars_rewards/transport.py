@@ -30,7 +30,7 @@ class PackedStates:
     """
 
     values: Int16[Tensor, "*batch layers hidden"]
-    scales: Float32[Tensor, "*batch layers"]  #: what one step of a layer's values is worth; 0: all are 0; NaN or inf: as it was
+    scales: Float32[Tensor, "*batch layers"]  #: what 1 is worth in a layer; 0: all is 0; NaN or inf: not finite
 
     def unpack(self) -> Float32[Tensor, "*batch layers hidden"]:
         """The states, each off by at most half its layer's scale."""

@@ -72,8 +72,8 @@ def queue(monkeypatch):
                 for row, each in enumerate(right)
             ]
         ),
-        "tars_pooled": torch.randn(len(lengths), 6),
-        "tars_pooled_shape": torch.tensor([[2, 1]] * len(lengths)),
+        "tars_pooled": torch.randint(-32767, 32767, (len(lengths), 6), dtype=torch.int16),
+        "tars_pooled_scales": torch.full((len(lengths), 2), 1e-4),
     }
     table, put = TensorDict(columns, batch_size=len(lengths)), []
     monkeypatch.setattr(
