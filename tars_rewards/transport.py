@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LARGEST = 32767
-_SMALLEST_SCALE = 2.0**-126  # float32's smallest normal number
+# Scales are normal numbers of float32, and so is 32767 times each.
+_SCALES = (torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max / _LARGEST * (1 - 2**-23))
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +71,8 @@ def pack_states(states: Float[Tensor, "*batch layers hidden"]) -> PackedStates:
     """
     states = states.detach().float()
     peak = torch.maximum(states.amax(dim=-1), -states.amin(dim=-1))
-    scales = torch.where(peak > 0, (peak / _LARGEST).clamp(min=_SMALLEST_SCALE), peak)
-    usable = (scales > 0) & scales.isfinite()
+    usable = (peak > 0) & peak.isfinite()
+    scales = torch.where(usable, (peak / _LARGEST).clamp(*_SCALES), peak)
     steps = states / torch.where(usable, scales, 1.0)[..., None]
     values = torch.where(usable[..., None], steps.round(), 0.0).to(torch.int16)
     return PackedStates(values, scales)
