@@ -13,7 +13,7 @@ from tars_rewards.transport import PackedStates
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    from jaxtyping import Float, Float32, Shaped
+    from jaxtyping import Float, Shaped
     from torch import Tensor
 
     from tars_rewards.batch import RolloutBatch
@@ -23,13 +23,18 @@ class PooledStates(NamedTuple):
     """One rollout's states, on whatever device and of whatever dtype they came."""
 
     values: Shaped[Tensor, "layers hidden"]
-    scales: Float32[Tensor, " layers"] | None = None  #: what the values are to be multiplied by, if packed
+    packed: PackedStates | None = None  #: what the values are the steps of
 
     def write_to(self, into: Float[Tensor, "layers hidden"], *, scaled: bool) -> None:
-        """Copy them into memory of another dtype; without their scales, of which cosines know nothing, unless `scaled`."""
+        """Copy them into memory of another dtype; layers may be off by a factor, of which cosines know nothing, if not `scaled`."""
         into.copy_(self.values)
-        if scaled and self.scales is not None:
-            into *= self.scales.to(into)[:, None]
+        if self.packed is not None:
+            scales, large = self.packed.scales[:, None].to(into), self.packed.large.to(into)
+            if scaled:
+                into *= scales
+            else:
+                large = large / scales
+            into.scatter_(1, self.packed.dimensions.to(into.device), large)
 
 
 def pooled_states(batch: RolloutBatch) -> dict[int, PooledStates]:
@@ -47,8 +52,8 @@ def pooled_states(batch: RolloutBatch) -> dict[int, PooledStates]:
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         for index in np.flatnonzero(batch.scorable).tolist():
             states[index] = _as_tensors(batch, index)
-            state, scales = states[index]
-            if state.ndim != 2 or 0 in state.shape or not (scales is not None or state.is_floating_point()):
+            state, packed = states[index]
+            if state.ndim != 2 or 0 in state.shape or not (packed is not None or state.is_floating_point()):
                 raise HiddenStatesError(
                     f"{batch.describe(index)} has hidden_states of shape {tuple(state.shape)} and dtype {state.dtype}; "
                     "expected floating-point [layers, hidden], pooled over the completion"
@@ -69,7 +74,7 @@ def check_finite(batch: RolloutBatch, index: int, states: PooledStates) -> None:
     Raises:
         HiddenStatesError: A value is NaN or inf, or is so in float32.
     """
-    values = states.values.float() if states.scales is None else states.scales
+    values = states.values.float() if states.packed is None else states.packed.side
     if not values.isfinite().all():
         raise HiddenStatesError(
             f"{batch.describe(index)} has NaN or inf in its hidden_states; expected values finite in float32; pool "
@@ -82,7 +87,7 @@ def _as_tensors(batch: RolloutBatch, index: int) -> PooledStates:
     if isinstance(given, torch.Tensor):
         return PooledStates(given)
     if isinstance(given, PackedStates):
-        return PooledStates(given.values, given.scales)
+        return PooledStates(given.steps, given)
     if given is None:
         raise HiddenStatesError(
             f"{batch.describe(index)} has no hidden_states; with alpha > 0 every rollout with a completion needs "

@@ -16,7 +16,7 @@ from tars_rewards.errors import HiddenStatesError
 from tars_rewards.transport import PackedStates, pack_states
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
-STATES = arrays.arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 6)), elements=FINITE)
+STATES = arrays.arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 30)), elements=FINITE)
 
 
 @settings(deadline=None)
@@ -24,10 +24,13 @@ STATES = arrays.arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 6
 def test_no_value_moves_by_more_than_half_a_step(states: np.ndarray) -> None:
     packed = pack_states(torch.from_numpy(states))
     found = packed.unpack().numpy()
-    peak = np.abs(states.astype(float)).max(axis=1, keepdims=True)
+    sizes = np.sort(np.abs(states.astype(float)), axis=1)
+    peak = sizes[:, -9, None] if states.shape[1] > 8 else np.zeros((len(states), 1))
     step = np.maximum(peak / 32767, 2.0**-126)
     # The scale, the division and the product are rounded to float32 too.
     assert (np.abs(found - states.astype(float)) <= step / 2 + 3e-7 * peak).all()
+    exact = np.abs(states) > peak
+    assert (found[exact] == states[exact]).all()
     assert (found[states == 0] == 0).all()
     assert np.isfinite(found).all()
 
@@ -35,14 +38,13 @@ def test_no_value_moves_by_more_than_half_a_step(states: np.ndarray) -> None:
 @settings(deadline=None)
 @given(STATES)
 def test_packing_again_changes_nothing(states: np.ndarray) -> None:
-    packed = pack_states(torch.from_numpy(states))
-    again = pack_states(packed.unpack())
-    assert torch.equal(packed.values, again.values)
+    once = pack_states(torch.from_numpy(states)).unpack()
+    torch.testing.assert_close(pack_states(once).unpack(), once, rtol=1e-6, atol=0)
 
 
 @settings(deadline=None)
 @given(st.integers(0, 10_000), st.floats(0, 1e4), st.floats(0.01, 1))
-def test_a_cosine_moves_by_less_than_a_ten_thousandth(seed: int, massive: float, spread: float) -> None:
+def test_a_cosine_moves_by_less_than_a_hundred_thousandth(seed: int, massive: float, spread: float) -> None:
     """Also where a few large dimensions dominate that differ from rollout to rollout."""
     rng = np.random.default_rng(seed)
     states = rng.normal(size=512) + spread * rng.normal(size=(16, 512))
@@ -50,7 +52,10 @@ def test_a_cosine_moves_by_less_than_a_ten_thousandth(seed: int, massive: float,
     states = states.astype(np.float32)
     found = pack_states(torch.from_numpy(states)).unpack().numpy()
     before, after = (_cosines(each) for each in (states, found))
-    assert np.abs(before - after).max() < 1e-4
+    assert np.abs(before - after).max() < 1e-5
+    # Without the mean, which is nearly all of the two large ones; rounding is then set against the share that differs.
+    before, after = (_cosines(each - each.astype(float).mean(0)) for each in (states, found))
+    assert np.abs(before - after).max() < 1e-5 / spread
 
 
 def _cosines(states: np.ndarray) -> np.ndarray:
@@ -59,21 +64,21 @@ def _cosines(states: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_two_bytes_a_value_and_four_a_layer(dtype: torch.dtype) -> None:
-    packed = pack_states(torch.randn(3, 5, 7).to(dtype))
-    assert (packed.values.dtype, packed.values.shape, packed.values.nbytes) == (torch.int16, (3, 5, 7), 2 * 105)
-    assert (packed.scales.dtype, packed.scales.shape, packed.scales.nbytes) == (torch.float32, (3, 5), 4 * 15)
+def test_two_bytes_a_value_and_68_a_layer(dtype: torch.dtype) -> None:
+    packed = pack_states(torch.randn(3, 5, 70).to(dtype))
+    assert (packed.steps.dtype, packed.steps.shape, packed.steps.nbytes) == (torch.int16, (3, 5, 70), 2 * 1050)
+    assert (packed.side.dtype, packed.side.shape, packed.side.nbytes) == (torch.float32, (3, 5, 17), 68 * 15)
 
 
 @pytest.mark.parametrize(
     "value", [float("nan"), float("inf"), float("-inf"), 1e39], ids=["nan", "inf", "-inf", "inf in float32"]
 )
-def test_what_is_not_finite_is_refused_as_before(value: float) -> None:
-    states = torch.ones(2, 3, 4, dtype=torch.float64)
-    states[1, 2, 1] = value
+@pytest.mark.parametrize("how_many", [1, 20, 39])
+def test_what_is_not_finite_is_refused_as_before(value: float, how_many: int) -> None:
+    states = torch.ones(2, 3, 40, dtype=torch.float64)
+    states[1, 2, 1 : 1 + how_many] = value
     packed = pack_states(states)
-    assert packed.scales.isfinite().tolist() == [[True] * 3, [True, True, False]]
-    assert not packed.unpack()[1, 2].isfinite().any()
+    assert packed.unpack().isfinite().all(dim=-1).tolist() == [[True] * 3, [True, True, False]]
     rollouts = [
         Rollout("q", "speech", completion="x", correct=True, hidden_states=packed[0]),
         Rollout("q", "text", completion="x", correct=True, hidden_states=packed[1]),
@@ -89,7 +94,7 @@ def test_what_is_not_finite_is_refused_as_before(value: float) -> None:
 def test_a_zero_state_stays_one(tools: SimpleNamespace) -> None:
     rollouts = tools.make_batch(0, right=1.0)
     empty = pack_states(torch.zeros(3, 5))
-    assert (empty.scales == 0).all()
+    assert not empty.unpack().any()
     rollouts[0] = replace(rollouts[0], hidden_states=empty)
     result = TARSReward(TARSConfig(beta=0))(rollouts)
     assert result.valid["representation"].tolist() == [not (row % 8 > 3 or row == 0) for row in range(len(rollouts))]
@@ -103,7 +108,9 @@ def test_rewards_of_packed_states(tools: SimpleNamespace, center: bool, layers: 
     config = TARSConfig(beta=0, center=center, layers=layers, return_layers=True)
     rollouts = tools.make_batch(1)
     # A scale that differs from rollout to rollout: the mean of a pair must be taken of what the values stand for.
-    states = [torch.from_numpy(rollout.hidden_states) * (1 + row % 3) for row, rollout in enumerate(rollouts)]
+    states = [
+        torch.from_numpy(rollout.hidden_states).repeat(1, 9) * (1 + row % 3) for row, rollout in enumerate(rollouts)
+    ]
     packed = [pack_states(each) for each in states]
     ours = [
         replace(rollout, hidden_states=each if row % 4 else each.unpack())
@@ -133,7 +140,9 @@ def test_as_an_array_and_between_processes() -> None:
     packed: PackedStates = pickle.loads(pickle.dumps(pack_states(states[None])))[0]
     assert len(packed) == 2
     assert np.asarray(packed).dtype == np.float32
-    np.testing.assert_allclose(np.asarray(packed), [[0, -32767], [3, 0]], rtol=1e-6)
+    np.testing.assert_array_equal(np.asarray(packed), states)
+    flat = PackedStates.from_flat(packed.steps.flatten(), packed.side.flatten())
+    np.testing.assert_array_equal(np.asarray(flat), states)
     assert np.asarray(packed, dtype=np.float64).dtype == np.float64
     with pytest.raises(ValueError, match="without a copy"):
         np.asarray(packed, copy=False)
@@ -144,4 +153,4 @@ def test_the_original_is_not_touched_and_carries_no_graph() -> None:
     before = states.detach().clone()
     packed = pack_states(states)
     assert torch.equal(states, before)
-    assert not packed.scales.requires_grad
+    assert not packed.side.requires_grad

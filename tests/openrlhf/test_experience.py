@@ -81,8 +81,8 @@ def of_verl(rows, tokenizer):
     ]  # fmt: skip
     packed = pack_states(torch.stack([row["states"] for row in rows]))
     data = {
-        verl_batch.POOLED: packed.values.flatten(1),
-        verl_batch.POOLED_SCALES: packed.scales,
+        verl_batch.POOLED: packed.steps.flatten(1),
+        verl_batch.POOLED_SIDE: packed.side.flatten(1),
         "pair_id": [row["identity"][0] for row in rows],
         "modality": [row["identity"][1] for row in rows],
         "reward_model": [wrapped({"ground_truth": "4"}) for _ in rows],
@@ -132,7 +132,7 @@ def test_rollouts_carry_identity_completion_and_the_users_reward(tiny):
         assert (rollout.pair_id, rollout.modality, rollout.sample_id) == row["identity"]
         assert rollout.completion == tokenizer.decode(row["tokens"], skip_special_tokens=True)
         assert rollout.base.reward == row["reward"]
-        torch.testing.assert_close(rollout.hidden_states.unpack(), row["states"], rtol=0, atol=1e-4)
+        torch.testing.assert_close(rollout.hidden_states.unpack(), row["states"], rtol=0, atol=1e-6)
 
 
 def test_the_mask_marks_generated_tokens_padded_and_packed():

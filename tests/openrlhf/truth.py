@@ -48,7 +48,7 @@ def load_step(directory, step):
         counts[prompt] = counts.get(prompt, -1) + 1
         real = experience.attention_mask[row].bool()
         action = experience.action_mask[row].bool()
-        assert states.scales[row].all()
+        assert states[row].unpack().any(dim=-1).all()
         found = Row(
             identity=(*prompt, counts[prompt]),
             ids=experience.sequences[row][real],

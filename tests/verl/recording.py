@@ -18,7 +18,7 @@ from tars_rewards_verl.reward import TARSReward
 FIELDS = (
     *("uid", "pair_id", "modality", "prompts", "responses", "input_ids", "response_mask", "multi_modal_inputs"),
     *("rm_scores", "old_log_probs", "rollout_log_probs", "advantages", "extra_fields"),
-    *("tars_pooled", "tars_pooled_scales"),
+    *("tars_pooled", "tars_pooled_side"),
 )
 
 

@@ -14,7 +14,7 @@ from tars_rewards.reward import TARSReward as CoreReward
 from tars_rewards.transport import pack_states
 from tars_rewards_verl.batch import (
     POOLED,
-    POOLED_SCALES,
+    POOLED_SIDE,
     fetch,
     leave_states,
     over_window_flags,
@@ -164,7 +164,7 @@ def test_the_total_is_put_on_the_last_token(queue):
 
 
 def test_later_passes_fetch_everything_but_the_states():
-    stored = KVBatchMeta(keys=["a_0_0"], tags=[{}], partition_id="train", fields=["input_ids", POOLED, POOLED_SCALES])
+    stored = KVBatchMeta(keys=["a_0_0"], tags=[{}], partition_id="train", fields=["input_ids", POOLED, POOLED_SIDE])
     assert leave_states(stored).fields == ["input_ids"]
     assert leave_states(KVBatchMeta(keys=["a_0_0"], tags=[{}])).fields is None
 
@@ -181,12 +181,12 @@ def test_embeddings_and_states_are_handed_on():
     packed = pack_states(states)
     table = data(
         extra_fields=NonTensorStack(*[{"reward_extra_info": info}] * 4),
-        tars_pooled=nested(list(packed.values.flatten(1))),
-        tars_pooled_scales=nested(list(packed.scales)),
+        tars_pooled=nested(list(packed.steps.flatten(1))),
+        tars_pooled_side=nested(list(packed.side.flatten(1))),
     )
     found = to_rollouts(table, KEYS, list("abcd"), hidden_states=True, embedding=True)
     for rollout, expected in zip(found, states, strict=True):
-        torch.testing.assert_close(torch.from_numpy(np.asarray(rollout.hidden_states)), expected, rtol=0, atol=2e-4)
+        torch.testing.assert_close(torch.from_numpy(np.asarray(rollout.hidden_states)), expected)
     assert found[0].truncated
     np.testing.assert_array_equal(found[0].embedding, [1, 1])
 

@@ -10,6 +10,7 @@ from tensordict import NonTensorStack, TensorDict
 from transfer_queue import KVBatchMeta
 
 from tars_rewards.errors import ConfigError
+from tars_rewards.transport import pack_states
 from tars_rewards_verl.trainer import TARSTrainerMixin
 
 QUESTIONS = ("q1", "q2")
@@ -56,6 +57,7 @@ def queue(monkeypatch):
     """Gives what stands here; what is put into it is a list."""
     lengths = [2 + row % 3 for row in range(len(IDENTITIES))]
     right = [modality == "text" and sample == 1 for _, modality, sample in IDENTITIES]
+    packed = pack_states(torch.randn(len(lengths), 2, 3))
     columns = {
         "pair_id": NonTensorStack(*[pair for pair, _, _ in IDENTITIES]),
         "modality": NonTensorStack(*[modality for _, modality, _ in IDENTITIES]),
@@ -72,8 +74,8 @@ def queue(monkeypatch):
                 for row, each in enumerate(right)
             ]
         ),
-        "tars_pooled": torch.randint(-32767, 32767, (len(lengths), 6), dtype=torch.int16),
-        "tars_pooled_scales": torch.full((len(lengths), 2), 1e-4),
+        "tars_pooled": packed.steps.flatten(1),
+        "tars_pooled_side": packed.side.flatten(1),
     }
     table, put = TensorDict(columns, batch_size=len(lengths)), []
     monkeypatch.setattr(

@@ -45,14 +45,14 @@ def hf_forward(model, rows, i, *, ban=(), silence=False):
 
 
 def pooled_of(rows, i):
-    scales = rows["tars_pooled_scales"][i]
-    assert scales.all()
-    return PackedStates(rows["tars_pooled"][i].reshape(len(scales), -1), scales).unpack()
+    pooled = PackedStates.from_flat(rows["tars_pooled"][i], rows["tars_pooled_side"][i]).unpack()
+    assert pooled.any(dim=-1).all()
+    return pooled
 
 
 def rounding(pooled):
-    """What packing may move a value by: half of the 32767th part of the layer's largest."""
-    return pooled.abs().amax(-1, keepdim=True) / 32767 / 2
+    """What packing may move a value by: half of the 32767th part of the layer's ninth largest."""
+    return pooled.abs().topk(9).values[..., -1:] / 32767 / 2
 
 
 def largest(a, b):

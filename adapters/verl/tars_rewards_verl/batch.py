@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from verl.utils.transferqueue_utils import KVBatchMeta
 
 POOLED = "tars_pooled"
-"""Field of the values of a completion's packed pooled states, int16 [layers * hidden]; zero without a completion token."""
-POOLED_SCALES = "tars_pooled_scales"
-"""Field of their scales, float32 [layers]."""
+"""Field of the steps of a completion's packed pooled states, int16 [layers * hidden]; zero without a completion token."""
+POOLED_SIDE = "tars_pooled_side"
+"""Field of what goes beside them, float32 [layers * side]."""
 CAPTURE_FLAG = "tars_capture"
 """Non-tensor entry of a batch that asks the engine for pooled states."""
 
@@ -73,7 +73,7 @@ _HELP = {
 def leave_states(batch: KVBatchMeta) -> KVBatchMeta:
     """The same rows without the pooled states, which no later pass over the batch then fetches; `fetch` still can."""
     if batch.fields is not None:
-        batch.fields = [field for field in batch.fields if field not in (POOLED, POOLED_SCALES)]
+        batch.fields = [field for field in batch.fields if field not in (POOLED, POOLED_SIDE)]
     return batch
 
 
@@ -95,8 +95,8 @@ def to_rollouts(
     """
     states: list[PackedStates | None] = [None] * len(keys)
     if hidden_states:
-        columns = zip(data[POOLED].unbind(), data[POOLED_SCALES].unbind(), strict=True)
-        states = [PackedStates(values.reshape(len(scales), -1), scales) for values, scales in columns]
+        columns = zip(data[POOLED].unbind(), data[POOLED_SIDE].unbind(), strict=True)
+        states = [PackedStates.from_flat(steps, side) for steps, side in columns]
     rewards = [float(scores.sum()) for scores in data["rm_scores"].unbind()]
     rollouts = []
     for row, (key, pair_id, modality, truth, extra) in enumerate(

@@ -10,7 +10,7 @@ import torch
 from tars_rewards.capture import capture_hidden_states
 from tars_rewards.errors import AdapterError
 from tars_rewards.transport import pack_states
-from tars_rewards_verl.batch import CAPTURE_FLAG, POOLED, POOLED_SCALES
+from tars_rewards_verl.batch import CAPTURE_FLAG, POOLED, POOLED_SIDE
 
 if TYPE_CHECKING:
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead as _Base
@@ -23,8 +23,8 @@ class PoolingMixin(_Base):
 
     When the trainer asks for it, ``forward_step`` adds two entries to the model output, which verl carries back in
     the order of the batch whatever the micro-batching: the pooled states as :func:`tars_rewards.transport.pack_states`
-    makes them, their values (int16 [batch, layers * hidden]) and their scales (float32 [batch, layers]). They are zero for a
-    row without a completion token to pool over.
+    makes them, their steps (int16 [batch, layers * hidden]) and what goes beside them (float32 [batch, layers * side]). They
+    are zero for a row without a completion token to pool over.
     """
 
     def forward_step(self, micro_batch: Any, loss_function: Any, forward_only: bool) -> Any:
@@ -39,8 +39,8 @@ class PoolingMixin(_Base):
         with capture_hidden_states(self.module, mask, cu_seqlens=offsets) as captured:
             loss, output = super().forward_step(micro_batch, loss_function, forward_only)
         states = pack_states(captured.pooled)
-        output["model_output"][POOLED] = states.values.flatten(1)
-        output["model_output"][POOLED_SCALES] = states.scales
+        output["model_output"][POOLED] = states.steps.flatten(1)
+        output["model_output"][POOLED_SIDE] = states.side.flatten(1)
         return loss, output
 
 

@@ -185,7 +185,7 @@ class TARSTrainerMixin(_Base):
         config = self.tars.config
         fields = ["pair_id", "modality", "responses", "response_mask", "rm_scores", "reward_model", "extra_fields"]
         fields += ["old_log_probs", "rollout_log_probs"]
-        fields += [rows_of.POOLED, rows_of.POOLED_SCALES] if config.alpha else []
+        fields += [rows_of.POOLED, rows_of.POOLED_SIDE] if config.alpha else []
         data = rows_of.fetch(batch, rows, fields)
         rollouts = rows_of.to_rollouts(
             data,
