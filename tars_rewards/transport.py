@@ -103,6 +103,6 @@ def pack_states(states: Float[Tensor, "*batch layers hidden"]) -> PackedStates:
     peak = largest.values[..., LARGE] if hidden > LARGE else torch.zeros_like(largest.values[..., 0])
     usable = (peak > 0) & peak.isfinite()
     scales = torch.where(usable, (peak / _STEPS).clamp(*_SCALES), torch.where(peak == 0, 1.0, peak))
-    steps = states / torch.where(usable, scales, 1.0)[..., None]
-    steps = torch.where(usable[..., None], steps.round(), 0.0).scatter_(-1, dimensions, 0.0)
+    # Divided by inf, all of a layer without a usable scale is 0; what is not finite there is told by its scale.
+    steps = (states / torch.where(usable, scales, torch.inf)[..., None]).round_().scatter_(-1, dimensions, 0.0)
     return PackedStates(steps.to(torch.int16), torch.cat([scales[..., None], large, dimensions.float()], dim=-1))
