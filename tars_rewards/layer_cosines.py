@@ -100,18 +100,29 @@ class _Scratch:
         self.values = torch.empty(like.shape, dtype=dtype, device="cpu")
         array = self.values.numpy()
         self.squares = np.empty(len(array), array.dtype)
+        self._squares = torch.from_numpy(self.squares)
         self._as_row, self._as_column = array[:, None, :], array[:, :, None]
 
     def read(self, states: PooledStates, minus: Tensor | None = None) -> None:
         """Take a rollout's states, less a mean state; a state that is zero, or is that mean, has a square of 0."""
         # What is only a factor of each layer is left out, except where a mean is or will be taken, in float64.
         states.write_to(self.values, scaled=self.values.dtype == torch.float64)
-        self.dots(self, self.squares)
+        if states.packed is None or self.values.dtype == torch.float64:
+            self.dots(self, self.squares)
+        else:
+            self._squares.copy_(states.packed.squares)
         if minus is not None:
             whole = self.squares.copy()
             self.values -= minus
             self.dots(self, self.squares)
             self.squares[(self.squares <= _ROUNDING**2 * whole) | (whole == 0)] = 0.0
+
+    def measure(self, states: PooledStates) -> None:
+        """Take the squared norms alone, for which packed states need not be read."""
+        if states.packed is None:
+            self.read(states)
+        else:
+            self._squares.copy_(states.packed.squares)
 
     def dots(self, other: _Scratch, out: npt.NDArray[Any]) -> None:
         """Inner products with another's, layer by layer, into `out` [layers]."""
@@ -156,7 +167,7 @@ def _unusual(states: States, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, 
     squares = np.empty((len(rows), len(scratch.squares)), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         for position, row in enumerate(rows.tolist()):
-            scratch.read(states[row])
+            scratch.measure(states[row])
             squares[position] = scratch.squares
     unusual: Int[np.ndarray, " unusual"] = rows[~_is_usual(squares)]
     return unusual

@@ -26,15 +26,12 @@ class PooledStates(NamedTuple):
     packed: PackedStates | None = None  #: what the values are the steps of
 
     def write_to(self, into: Float[Tensor, "layers hidden"], *, scaled: bool) -> None:
-        """Copy them into memory of another dtype; layers may be off by a factor, of which cosines know nothing, if not `scaled`."""
+        """Copy them into a CPU's memory of another dtype; if not `scaled`, layers may be off by a factor, as no cosine minds."""
         into.copy_(self.values)
         if self.packed is not None:
-            scales, large = self.packed.scales[:, None].to(into), self.packed.large.to(into)
+            into.scatter_(1, self.packed.dimensions.cpu(), self.packed.large.to(into))
             if scaled:
-                into *= scales
-            else:
-                large = large / scales
-            into.scatter_(1, self.packed.dimensions.to(into.device), large)
+                into *= self.packed.scales.to(into)[:, None]
 
 
 def pooled_states(batch: RolloutBatch) -> dict[int, PooledStates]:
