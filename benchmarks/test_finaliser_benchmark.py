@@ -1,10 +1,10 @@
 """The finaliser, a step's rollouts with their states in and rewards out, against copying the states once.
 
-What is timed is the whole of `TARSReward.__call__`: identities and columns, references, both terms (the embeddings come with
-the rollouts, as they do in training), totals and metrics. Beside it, in turns, the states that it reads are copied one after
-the other into memory that is there already: all of them where they are arrays, since all are checked to be finite; of packed
-states those that are compared, which are fewer by the text completions that no spoken one is compared with. Times are CPU
-time of one thread.
+What is timed is the whole of `TARSReward.__call__` with alpha=1 and beta=0: identities and columns, references, the
+representation term, totals and metrics; the details have it with the behavior term too, of embeddings that come with the
+rollouts. Beside it, in turns, the states that it reads are copied one after the other into memory that is there already: all
+of them where they are arrays, since all are checked to be finite; of packed states those that are compared, which are fewer
+by the text completions that no spoken one is compared with. Times are CPU time of one thread.
 
 States are of real size, 28 layers x 3584 in two bytes a value: as 16-bit integers with scales, as the adapters bring them,
 and as bfloat16 arrays. 100,000 rollouts of them would take 20 GB, so rollouts take turns in a pool of 8,192 (1.6 GB), and
@@ -30,7 +30,7 @@ LAYERS, HIDDEN, DIM, SAMPLES = 28, 3584, 384, 4
 POOL = 8192
 COUNTS = (64, 256, 1024, 8192, 100_000)
 ROUNDS = {64: 25, 256: 15, 1024: 9, 8192: 5, 100_000: 5}
-CONFIG, STEP = TARSConfig(alpha=1, beta=1), 3
+STEP = 3
 
 pytestmark = pytest.mark.benchmark(group="finaliser")
 
@@ -92,9 +92,9 @@ def measure(states, memory):
     """Of every count: medians of the ratio, of seconds, and of each stage's seconds a rollout."""
     found = {}
     into = list(torch.zeros_like(memory))
-    reward = TARSReward(CONFIG, embedder=Given())
+    reward, both_terms = TARSReward(TARSConfig(beta=0)), TARSReward(TARSConfig(), embedder=Given())
     for count in COUNTS:
-        ratios, ours, copies, stages = [], [], [], []
+        ratios, all_bytes, with_behavior, ours, copies, stages = [], [], [], [], [], []
         for turn in range(ROUNDS[count]):
             start = turn * count % POOL
             rollouts = questions(count, states, start)
@@ -112,16 +112,21 @@ def measure(states, memory):
 
             # In turns, so that neither always finds what the other left in a cache.
             both = {function: timed(function) for function in ((copy, finalise), (finalise, copy))[turn % 2]}
+            with_embeddings = timed(lambda rollouts=rollouts: both_terms(rollouts, step=STEP))
             gc.enable()
             ours.append(both[finalise])
             copies.append(both[copy])
             ratios.append(ours[-1] / copies[-1])
+            all_bytes.append(ratios[-1] * len(rows) / count)
+            with_behavior.append(with_embeddings / copies[-1])
         each = [name for name in stages[0] if name.startswith("tars/seconds/")]
         found[count] = {
             "ratio": statistics.median(ratios),
+            "ratio to a copy of every state that came": statistics.median(all_bytes),
+            "ratio with the behavior term": statistics.median(with_behavior),
             "seconds": statistics.median(ours),
             "microseconds a rollout": {
-                "copy": 1e6 * statistics.median(copies) / count,
+                "copy of what is read": 1e6 * statistics.median(copies) / count,
                 "finaliser": 1e6 * statistics.median(ours) / count,
                 **{name[13:]: 1e6 * statistics.median(stage[name] for stage in stages) / count for name in each},
             },

@@ -93,7 +93,7 @@ def centered_cosines(batch: RolloutBatch, states: States, targets: Rows, anchors
 
 
 class _Scratch:
-    """Room for the states of one rollout, with their squared norms."""
+    """Room for the states of one rollout, with their squared norms. Memory that is not written to costs nothing."""
 
     def __init__(self, states: States, dtype: torch.dtype) -> None:
         like = next(iter(states.values())).values

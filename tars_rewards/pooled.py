@@ -23,15 +23,15 @@ class PooledStates(NamedTuple):
     """One rollout's states, on whatever device and of whatever dtype they came."""
 
     values: Shaped[Tensor, "layers hidden"]
-    packed: PackedStates | None = None  #: what the values are the steps of
+    packed: PackedStates | None = None  #: what the values are the steps of; what goes beside them is on the CPU
 
     def write_to(self, into: Float[Tensor, "layers hidden"], *, scaled: bool) -> None:
         """Copy them into a CPU's memory of another dtype; if not `scaled`, layers may be off by a factor, as no cosine minds."""
         into.copy_(self.values)
         if self.packed is not None:
-            into.scatter_(1, self.packed.dimensions.cpu(), self.packed.large.to(into))
+            into.scatter_(1, self.packed.dimensions, self.packed.large.to(into.dtype))
             if scaled:
-                into *= self.packed.scales.to(into)[:, None]
+                into *= self.packed.scales.to(into.dtype)[:, None]
 
 
 def pooled_states(batch: RolloutBatch) -> dict[int, PooledStates]:
@@ -84,7 +84,7 @@ def _as_tensors(batch: RolloutBatch, index: int) -> PooledStates:
     if isinstance(given, torch.Tensor):
         return PooledStates(given)
     if isinstance(given, PackedStates):
-        return PooledStates(given.steps, given)
+        return PooledStates(given.steps, given if given.side.is_cpu else PackedStates(given.steps, given.side.cpu()))
     if given is None:
         raise HiddenStatesError(
             f"{batch.describe(index)} has no hidden_states; with alpha > 0 every rollout with a completion needs "
