@@ -21,7 +21,7 @@ from verl.workers.config.engine import TrainingWorkerConfig
 from verl.workers.engine_workers import TrainingWorker
 
 from tars_rewards.decoder_layers import decoder_layers
-from tars_rewards_verl.batch import CAPTURE_FLAG, POOLED, POOLED_SHAPE
+from tars_rewards_verl.batch import CAPTURE_FLAG, POOLED, POOLED_SIDE
 
 
 def worker_of(case):
@@ -102,7 +102,7 @@ def run(case, directory):
         asked = {"compute_loss": False, "calculate_entropy": True, **flag, **settings}
         output = worker.infer_batch(batch_of(rows, case["mrope"], **asked))
         if output is not None:
-            kept = [name for name in ("log_probs", POOLED, POOLED_SHAPE) if output.get(name) is not None]
+            kept = [name for name in ("log_probs", POOLED, POOLED_SIDE) if output.get(name) is not None]
             written[label] = {name: [each.clone() for each in output[name].unbind()] for name in kept}
 
     if case.get("first"):

@@ -1,15 +1,16 @@
 """What the trainer mixin leaves for a report; verl's queue is a dictionary here, and its stock trainer does nothing."""
 
 import json
-import types
 
 import pytest
 import torch
 import transfer_queue
 from hydra import compose, initialize_config_module
 from tensordict import NonTensorStack, TensorDict
+from transfer_queue import KVBatchMeta
 
 from tars_rewards.errors import ConfigError
+from tars_rewards.transport import pack_states
 from tars_rewards_verl.trainer import TARSTrainerMixin
 
 QUESTIONS = ("q1", "q2")
@@ -34,7 +35,7 @@ class Stock:
         keys.insert(4, "padding_0_0")
         tags = [{"is_padding": row in PADDED} for row in range(len(keys))]
         metrics["actor/lr"] = 1.0
-        return self._compute_advantage(types.SimpleNamespace(keys=keys, tags=tags, partition_id="train"), metrics)
+        return self._compute_advantage(KVBatchMeta(keys=keys, tags=tags, partition_id="train"), metrics)
 
     def _compute_advantage(self, batch, metrics):
         return batch
@@ -56,6 +57,7 @@ def queue(monkeypatch):
     """Gives what stands here; what is put into it is a list."""
     lengths = [2 + row % 3 for row in range(len(IDENTITIES))]
     right = [modality == "text" and sample == 1 for _, modality, sample in IDENTITIES]
+    packed = pack_states(torch.randn(len(lengths), 2, 3))
     columns = {
         "pair_id": NonTensorStack(*[pair for pair, _, _ in IDENTITIES]),
         "modality": NonTensorStack(*[modality for _, modality, _ in IDENTITIES]),
@@ -72,8 +74,8 @@ def queue(monkeypatch):
                 for row, each in enumerate(right)
             ]
         ),
-        "tars_pooled": torch.randn(len(lengths), 6),
-        "tars_pooled_shape": torch.tensor([[2, 1]] * len(lengths)),
+        "tars_pooled": packed.steps.flatten(1),
+        "tars_pooled_side": packed.side.flatten(1),
     }
     table, put = TensorDict(columns, batch_size=len(lengths)), []
     monkeypatch.setattr(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from tars_rewards.advantage import modality_normalized_advantages
+from tars_rewards.transport import PackedStates
 
 
 def load_step(directory, step):
@@ -44,9 +45,14 @@ def hf_forward(model, rows, i, *, ban=(), silence=False):
 
 
 def pooled_of(rows, i):
-    layers, valid = rows["tars_pooled_shape"][i].tolist()
-    assert valid
-    return rows["tars_pooled"][i].reshape(layers, -1)
+    pooled = PackedStates.from_flat(rows["tars_pooled"][i], rows["tars_pooled_side"][i]).unpack()
+    assert pooled.any(dim=-1).all()
+    return pooled
+
+
+def rounding(pooled):
+    """What packing may move a value by: half of the 32767th part of the layer's ninth largest."""
+    return pooled.abs().topk(9).values[..., -1:] / 32767 / 2
 
 
 def largest(a, b):

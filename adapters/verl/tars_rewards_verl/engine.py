@@ -9,7 +9,8 @@ import torch
 
 from tars_rewards.capture import capture_hidden_states
 from tars_rewards.errors import AdapterError
-from tars_rewards_verl.batch import CAPTURE_FLAG, POOLED, POOLED_SHAPE
+from tars_rewards.transport import pack_states
+from tars_rewards_verl.batch import CAPTURE_FLAG, POOLED, POOLED_SIDE
 from tars_rewards_verl.sequence_parallel import Stretch
 
 if TYPE_CHECKING:
@@ -22,8 +23,9 @@ class PoolingMixin(_Base):
     """Mixin for verl's FSDP language model engines.
 
     When the trainer asks for it, ``forward_step`` adds two entries to the model output, which verl carries back in
-    the order of the batch whatever the micro-batching: the pooled states (float32 [batch, layers * hidden]) and
-    (layers, 1 if there was a completion token to pool over else 0) of every row (int64 [batch, 2]).
+    the order of the batch whatever the micro-batching: the pooled states as :func:`tars_rewards.transport.pack_states`
+    makes them, their steps (int16 [batch, layers * hidden]) and what goes beside them (float32 [batch, layers * side]). They
+    are zero for a row without a completion token to pool over.
     """
 
     def forward_step(self, micro_batch: Any, loss_function: Any, forward_only: bool) -> Any:
@@ -36,12 +38,12 @@ class PoolingMixin(_Base):
         mask, offsets, stretch = self._tokens(micro_batch)
         with capture_hidden_states(self.module, mask, cu_seqlens=offsets) as captured:
             loss, output = super().forward_step(micro_batch, loss_function, forward_only)
-        pooled, valid = captured.pooled, captured.valid
+        pooled = captured.pooled
         if stretch is not None:
-            pooled, valid = stretch.pooled_over(self.ulysses_parallel_group, pooled), stretch.valid.to(valid.device)
-        layers = torch.full_like(valid, pooled.shape[1], dtype=torch.int64)
-        output["model_output"][POOLED] = pooled.flatten(1)
-        output["model_output"][POOLED_SHAPE] = torch.stack([layers, valid.long()], dim=1)
+            pooled = stretch.pooled_over(self.ulysses_parallel_group, pooled)
+        states = pack_states(pooled)
+        output["model_output"][POOLED] = states.steps.flatten(1)
+        output["model_output"][POOLED_SIDE] = states.side.flatten(1)
         return loss, output
 
     def _tokens(self, micro_batch: Any) -> tuple[torch.Tensor, torch.Tensor | None, Stretch | None]:

@@ -23,14 +23,13 @@ class Stretch:
     Attributes:
         mask: Which of them are completion tokens.
         offsets: Where the rows start in them, and where the last one ends; a row without tokens here has length 0.
-        share: Which part of each row's completion tokens is here, in [0, 1]; the shares of all ranks add up to 1.
-        valid: Whether a row has a completion token on any rank.
+        share: Which part of each row's completion tokens is here, in [0, 1]; the shares of all ranks add up to 1, or to 0
+            for a row without a completion token.
     """
 
     mask: Bool[Tensor, " tokens"]
     offsets: Int[Tensor, " rows+1"]
     share: Float[Tensor, " rows"]
-    valid: Bool[Tensor, " rows"]
 
     @classmethod
     def cut(cls, mask: Bool[Tensor, " total"], offsets: Int[Tensor, " rows+1"], *, rank: int, size: int) -> Stretch:
@@ -47,7 +46,7 @@ class Stretch:
         start = rank * length
         here, there = padded[start : start + length], (offsets - start).clamp(0, length)
         counts, all_counts = _counts(here, there), _counts(mask, offsets)
-        return cls(here, there, counts / all_counts.clamp(min=1), all_counts > 0)
+        return cls(here, there, counts / all_counts.clamp(min=1))
 
     def pooled_over(
         self, group: Any, pooled: Float[Tensor, "rows layers hidden"]
