@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tars_rewards.batch import RolloutBatch
+    from tars_rewards.transport import PackedStates
 
     Array = npt.NDArray[Any] | Tensor
 
@@ -25,8 +26,9 @@ class Rollout:
     sample_id: int | None = None  #: which sample of this question and modality; None: order of appearance
     completion: str = ""  #: the generated text, without the prompt
     answer: str | None = None  #: the right answer: an option's letter, or free text
-    hidden_states: Array | None = field(default=None, compare=False, repr=False)
-    """[layers, hidden], any float dtype: each decoder layer's output, averaged over the completion's tokens."""
+    hidden_states: Array | PackedStates | None = field(default=None, compare=False, repr=False)
+    """[layers, hidden], any float dtype: each decoder layer's output, averaged over the completion's tokens. From another
+    process they may come packed (`transport.py`); `numpy.asarray` makes an array of either."""
     truncated: bool = False  #: generation stopped at the length limit
     correct: bool | None = None  #: whether the answer is right; None: judged from `answer` and `completion`
     embedding: Array | None = field(default=None, compare=False, repr=False)

@@ -52,7 +52,9 @@ def choose_references(
     pool = np.flatnonzero(candidate)
     if pool.size == 0:
         return chosen
-    pool = pool[np.lexsort((sample_id[pool], pair[pool]))]
+    # One key instead of two to sort by: several times faster. Ranks stand for samples, so that it stays within 64 bits.
+    samples, rank = np.unique(sample_id[pool], return_inverse=True)
+    pool = pool[np.argsort(pair[pool] * len(samples) + rank)]
     counts = np.bincount(pair[pool], minlength=int(pair.max()) + 1)
     first = np.cumsum(counts) - counts
     asking = np.flatnonzero(needs & (counts[pair] > 0))

@@ -7,29 +7,25 @@ made, one [layers, hidden] array a rollout; `capture.py` makes them.
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from tars_rewards.errors import HiddenStatesError, LayerSelectionError
+from tars_rewards.errors import LayerSelectionError
+from tars_rewards.layer_cosines import centered_cosines, layer_cosines
+from tars_rewards.pooled import pooled_states
 from tars_rewards.protocol import TermValue
-from tars_rewards.similarity import cosine
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-    from jaxtyping import Bool, Float, Int
+    from jaxtyping import Float, Int
     from torch import Tensor
 
     from tars_rewards.batch import RolloutBatch
 
 _LAST = 2  # layers in the group "last", as in the paper
-_CHUNK_VALUES = 2**20  # float32 values of states worked on at once: 4 MiB, which stays in a CPU's cache
-_ROUNDING = 1e-6  # a centred vector shorter than this share of the original is rounding noise, that is, zero
 
 
 def select_layers(layers: str | Sequence[int] | Sequence[float], count: int) -> list[int]:
@@ -91,7 +87,7 @@ def representation_term(
     layers: str | Sequence[int] | Sequence[float] = "all",
     center: bool = False,
 ) -> tuple[TermValue, Float[Tensor, "rollouts chosen"]]:
-    """Mean cosine over layers between each target rollout and its reference, computed in float32.
+    """Mean cosine over layers between each target rollout and its reference, computed in float32 or more.
 
     Args:
         batch: Every scorable rollout must carry hidden states [layers, hidden] of one shape.
@@ -110,122 +106,18 @@ def representation_term(
         HiddenStatesError: States are missing, of differing shapes, or not finite.
         LayerSelectionError: The layers do not fit those that came.
     """
-    states = _checked_states(batch)
+    states = pooled_states(batch)
     term = TermValue.nowhere(len(batch))
     if not states:
         return term, term.values.new_zeros(len(batch), 0)
-    depth, hidden = next(iter(states.values())).shape
-    chosen = select_layers(layers, depth)
+    chosen = select_layers(layers, len(next(iter(states.values())).values))
+    compared = np.flatnonzero(reference.numpy() >= 0)
+    # One reference after the other, so that each is read once for all that are compared with it.
+    compared = compared[np.lexsort((reference.numpy()[compared], batch.pair[compared]))]
+    cosines = centered_cosines if center else layer_cosines
+    found = cosines(batch, states, compared, reference.numpy()[compared])
+    values, exists = found.values[:, chosen], np.asarray(found.exists[:, chosen].all(axis=1))
     per_layer = term.values.new_zeros(len(batch), len(chosen))
-    chosen_reference = reference.numpy()
-    compared = chosen_reference >= 0
-    used = batch.scorable if center else _involved(chosen_reference)
-    rows_at_once = max(1, _CHUNK_VALUES // (len(chosen) * hidden))
-    for rows in _chunks_of_pairs(batch.pair, used & np.isin(batch.pair, batch.pair[compared]), rows_at_once):
-        stacked = _stack(states, rows, chosen)
-        if center:
-            stacked = _centered(stacked, torch.from_numpy(np.unique(batch.pair[rows], return_inverse=True)[1]))
-        position = np.full(len(batch), -1, np.int64)
-        position[rows] = np.arange(len(rows))
-        targets = rows[compared[rows]]
-        values, exists = cosine(stacked[position[targets]], stacked[position[chosen_reference[targets]]])
-        complete = exists.all(dim=-1)
-        per_layer[targets] = torch.where(complete[:, None], values, 0.0)
-        term.valid[targets] = complete
+    per_layer[compared] = torch.from_numpy(np.where(exists[:, None], values, 0).astype(np.float32))
+    term.valid[compared] = torch.from_numpy(exists)
     return TermValue(per_layer.mean(dim=-1), term.valid), per_layer
-
-
-def _checked_states(batch: RolloutBatch) -> dict[int, Tensor]:
-    """States of the scorable rollouts as CPU tensors, by index; the others' are not even looked at."""
-    states: dict[int, Tensor] = {}
-    with warnings.catch_warnings():
-        # Arrays out of a shared store are read-only; torch warns of that, but nothing here writes.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        for index in np.flatnonzero(batch.scorable).tolist():
-            states[index] = _checked_state(batch, index, next(iter(states), index), states)
-    return states
-
-
-def _checked_state(batch: RolloutBatch, index: int, first: int, states: Mapping[int, Tensor]) -> Tensor:
-    given = batch.rollouts[index].hidden_states
-    if given is None:
-        raise HiddenStatesError(
-            f"{batch.describe(index)} has no hidden_states; with alpha > 0 every rollout with a completion needs "
-            "its pooled [layers, hidden] states; capture them (tars_rewards.capture), or set alpha=0"
-        )
-    try:
-        state = given.detach().cpu() if isinstance(given, torch.Tensor) else torch.from_numpy(_plain(given))
-    except (TypeError, ValueError) as error:
-        raise HiddenStatesError(
-            f"{batch.describe(index)} has hidden_states of type {type(given).__name__}, no array ({error}); "
-            "expected a numpy array or a tensor [layers, hidden]"
-        ) from error
-    if state.ndim != 2 or 0 in state.shape or not state.is_floating_point():
-        raise HiddenStatesError(
-            f"{batch.describe(index)} has hidden_states of shape {tuple(state.shape)} and dtype {state.dtype}; "
-            "expected floating-point [layers, hidden], pooled over the completion"
-        )
-    if first in states and state.shape != states[first].shape:
-        raise HiddenStatesError(
-            f"{batch.describe(index)} has hidden_states of shape {tuple(state.shape)}, but {batch.describe(first)} "
-            f"has {tuple(states[first].shape)}; expected one shape; take both from the same layers of the same model"
-        )
-    # A finite sum proves finite values in one cheap pass; only an infinite one calls for a closer look.
-    if not math.isfinite(state.sum(dtype=torch.float32).item()) and not state.float().isfinite().all():
-        raise HiddenStatesError(
-            f"{batch.describe(index)} has NaN or inf in its hidden_states; expected values finite in float32; pool "
-            "in float32 and over at least one token"
-        )
-    return state
-
-
-def _plain(given: Any) -> npt.NDArray[Any]:
-    """An array as torch takes it: in the machine's byte order, without negative strides."""
-    array = np.asarray(given)
-    return np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
-
-
-def _involved(reference: Int[np.ndarray, " rollouts"]) -> Bool[np.ndarray, " rollouts"]:
-    involved = reference >= 0
-    involved[reference[involved]] = True
-    return involved
-
-
-def _chunks_of_pairs(
-    pair: Int[np.ndarray, " rollouts"], used: Bool[np.ndarray, " rollouts"], limit: int
-) -> list[Int[np.ndarray, " rows"]]:
-    """Split the used rollouts into runs of whole pairs: at most `limit` rollouts, but one pair at the least."""
-    rows = np.flatnonzero(used)
-    if rows.size == 0:
-        return []
-    rows = rows[np.argsort(pair[rows], kind="stable")]
-    starts = np.flatnonzero(np.r_[True, np.diff(pair[rows]) != 0])
-    cuts, begun = [], 0
-    for start, stop in zip(starts, np.r_[starts[1:], len(rows)], strict=True):
-        if start > begun and stop - begun > limit:
-            cuts.append(int(start))
-            begun = int(start)
-    return list(np.split(rows, cuts))
-
-
-def _stack(
-    states: Mapping[int, Tensor], rows: Int[np.ndarray, " rows"], layers: list[int]
-) -> Float[Tensor, "rows chosen hidden"]:
-    picked = [states[row] for row in rows.tolist()]
-    whole = layers == list(range(picked[0].shape[0]))
-    stacked = torch.empty(len(rows), len(layers), picked[0].shape[1], dtype=torch.float32, device="cpu")
-    for into, state in zip(stacked, picked, strict=True):
-        into.copy_(state if whole else state[layers])
-    return stacked
-
-
-def _centered(
-    stacked: Float[Tensor, "rows chosen hidden"], group: Int[Tensor, " rows"]
-) -> Float[Tensor, "rows chosen hidden"]:
-    groups = int(group.max()) + 1
-    present = (stacked != 0).any(dim=-1)
-    sums = stacked.new_zeros(groups, *stacked.shape[1:]).index_add_(0, group, stacked)
-    sizes = stacked.new_zeros(groups, stacked.shape[1]).index_add_(0, group, present.float()).clamp(min=1)
-    centered = stacked - (sums / sizes[..., None])[group]
-    noise = centered.norm(dim=-1) <= _ROUNDING * stacked.norm(dim=-1)
-    return centered.masked_fill((noise | ~present)[..., None], 0.0)

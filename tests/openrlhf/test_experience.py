@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 from tars_rewards.config import TARSConfig
 from tars_rewards.errors import EmbedderFailureWarning
 from tars_rewards.reward import TARSReward
+from tars_rewards.transport import pack_states
 from tars_rewards_openrlhf import cpu
 from tars_rewards_openrlhf.label import Label
 from tars_rewards_verl import batch as verl_batch
@@ -66,7 +67,7 @@ def of_openrlhf(rows, tokenizer, failed=None):
     }
     if failed is not None:
         extras["embedder_failed"] = torch.tensor([float(each) for each in failed])
-    pooled = torch.stack([row["states"] for row in rows]), torch.ones(len(rows), dtype=torch.bool)
+    pooled = pack_states(torch.stack([row["states"] for row in rows]))
     return rollouts_of(experience, extras, pooled, tokenizer)
 
 
@@ -78,9 +79,10 @@ def of_verl(rows, tokenizer):
         {"acc": float(row["correct"]), "format": 0.0, "truncated": 0.0, "over_window": 0.0, "embedding": row["embedding"].numpy()}
         for row in rows
     ]  # fmt: skip
+    packed = pack_states(torch.stack([row["states"] for row in rows]))
     data = {
-        verl_batch.POOLED: torch.stack([row["states"].flatten() for row in rows]),
-        verl_batch.POOLED_SHAPE: torch.tensor([[LAYERS, 1]] * len(rows)),
+        verl_batch.POOLED: packed.values.flatten(1),
+        verl_batch.POOLED_SCALES: packed.scales,
         "pair_id": [row["identity"][0] for row in rows],
         "modality": [row["identity"][1] for row in rows],
         "reward_model": [wrapped({"ground_truth": "4"}) for _ in rows],
@@ -130,7 +132,7 @@ def test_rollouts_carry_identity_completion_and_the_users_reward(tiny):
         assert (rollout.pair_id, rollout.modality, rollout.sample_id) == row["identity"]
         assert rollout.completion == tokenizer.decode(row["tokens"], skip_special_tokens=True)
         assert rollout.base.reward == row["reward"]
-        assert torch.equal(rollout.hidden_states, row["states"])
+        torch.testing.assert_close(rollout.hidden_states.unpack(), row["states"], rtol=0, atol=1e-4)
 
 
 def test_the_mask_marks_generated_tokens_padded_and_packed():

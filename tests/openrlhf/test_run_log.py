@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 
 from tars_rewards.integration.rollout_kl import RolloutKLGuard
 from tars_rewards.reward import TARSReward
+from tars_rewards.transport import pack_states
 from tars_rewards_openrlhf import cpu
 from tars_rewards_openrlhf.flags import read_flags
 from tars_rewards_openrlhf.label import Label
@@ -53,7 +54,7 @@ def micro_batch(pair):
 
 class Maker(TARSExperienceMaker):
     def _fetch_pooled(self, experiences):
-        return [(torch.randn(len(each.index), 2, 4), torch.ones(len(each.index))) for each in experiences]
+        return [pack_states(torch.randn(len(each.index), 2, 4)) for each in experiences]
 
 
 @pytest.fixture

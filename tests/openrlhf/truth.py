@@ -42,19 +42,19 @@ def load_step(directory, step):
          for row, index in enumerate(experience.index)),
         key=lambda item: item[0],
     )  # fmt: skip
-    for _, experience, row, (states, valid) in by_index:
+    for _, experience, row, states in by_index:
         label = json.loads(experience.labels[row])
         prompt = (label["pair_id"], label["modality"])
         counts[prompt] = counts.get(prompt, -1) + 1
         real = experience.attention_mask[row].bool()
         action = experience.action_mask[row].bool()
-        assert valid[row]
+        assert states.scales[row].all()
         found = Row(
             identity=(*prompt, counts[prompt]),
             ids=experience.sequences[row][real],
             generated=torch.nn.functional.pad(action, (1, 0))[real],
             media=experience.mm_train_inputs[row],
-            pooled=states[row],
+            pooled=states[row].unpack(),
             actor_log_probs=experience.action_log_probs[row][action].float(),
             rollout_log_probs=experience.rollout_log_probs[row][action],
             reward=float(experience.rewards[row]),

@@ -18,7 +18,7 @@ from tars_rewards_verl.reward import TARSReward
 FIELDS = (
     *("uid", "pair_id", "modality", "prompts", "responses", "input_ids", "response_mask", "multi_modal_inputs"),
     *("rm_scores", "old_log_probs", "rollout_log_probs", "advantages", "extra_fields"),
-    *("tars_pooled", "tars_pooled_shape"),
+    *("tars_pooled", "tars_pooled_scales"),
 )
 
 
@@ -48,6 +48,10 @@ def _register(module):
             rows |= {"keys": list(batch.keys), "tags": list(batch.tags), "metrics": dict(metrics)}
             torch.save(rows, Path(os.environ["RECORD"]) / f"step_{self.global_steps}.pt")
             return batch
+
+        def _update_actor(self, batch, metrics):
+            (Path(os.environ["RECORD"]) / f"update_{self.global_steps}.txt").write_text(" ".join(batch.fields))
+            return super()._update_actor(batch, metrics)
 
     module.trainer_base.register_trainer("recording_sync")(RecordingTrainer)
 

@@ -6,11 +6,23 @@ import numpy as np
 import pytest
 import torch
 from tensordict import NonTensorStack, TensorDict
+from transfer_queue import KVBatchMeta
 
 from tars_rewards.errors import AdapterError
 from tars_rewards.protocol import BaseScore
 from tars_rewards.reward import TARSReward as CoreReward
-from tars_rewards_verl.batch import fetch, over_window_flags, put_rewards, real_rows, split_key, to_rollouts
+from tars_rewards.transport import pack_states
+from tars_rewards_verl.batch import (
+    POOLED,
+    POOLED_SCALES,
+    fetch,
+    leave_states,
+    over_window_flags,
+    put_rewards,
+    real_rows,
+    split_key,
+    to_rollouts,
+)
 from tars_rewards_verl.reward import TARSReward
 
 KEYS = ["u_0_0", "u_1_0", "v_0_0", "v_1_0"]
@@ -151,6 +163,12 @@ def test_the_total_is_put_on_the_last_token(queue):
     assert [row.tolist() for row in fields["rm_scores"].unbind()] == [[0, 0, 1], [0, 2], [0, 0, 0, 3], [0, 4]]
 
 
+def test_later_passes_fetch_everything_but_the_states():
+    stored = KVBatchMeta(keys=["a_0_0"], tags=[{}], partition_id="train", fields=["input_ids", POOLED, POOLED_SCALES])
+    assert leave_states(stored).fields == ["input_ids"]
+    assert leave_states(KVBatchMeta(keys=["a_0_0"], tags=[{}])).fields is None
+
+
 def test_keys_are_split_from_the_end():
     assert split_key("a_b_3_0") == ("a_b", 3)
     with pytest.raises(AdapterError, match="output number 2 of its sample"):
@@ -159,16 +177,16 @@ def test_keys_are_split_from_the_end():
 
 def test_embeddings_and_states_are_handed_on():
     info = {"acc": 1.0, "format": 0.0, "truncated": 1.0, "embedding": np.ones(2, np.float32), "over_window": 0.0}
+    states = torch.stack([torch.arange(6.0).reshape(3, 2) + row for row in range(4)])
+    packed = pack_states(states)
     table = data(
         extra_fields=NonTensorStack(*[{"reward_extra_info": info}] * 4),
-        tars_pooled=nested([torch.arange(6.0)] * 4),
-        tars_pooled_shape=nested(
-            [torch.tensor([3, 1]), torch.tensor([3, 0]), torch.tensor([3, 1]), torch.tensor([3, 1])]
-        ),
+        tars_pooled=nested(list(packed.values.flatten(1))),
+        tars_pooled_scales=nested(list(packed.scales)),
     )
     found = to_rollouts(table, KEYS, list("abcd"), hidden_states=True, embedding=True)
-    assert found[0].hidden_states.tolist() == [[0, 1], [2, 3], [4, 5]]
-    assert not found[1].hidden_states.any()  # nothing was pooled: the core calls a zero vector invalid
+    for rollout, expected in zip(found, states, strict=True):
+        torch.testing.assert_close(torch.from_numpy(np.asarray(rollout.hidden_states)), expected, rtol=0, atol=2e-4)
     assert found[0].truncated
     np.testing.assert_array_equal(found[0].embedding, [1, 1])
 

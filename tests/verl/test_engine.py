@@ -14,7 +14,8 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from tars_rewards.errors import AdapterError
 from tars_rewards.speech.families import QWEN2_5_OMNI, QWEN2_AUDIO
 from tars_rewards.speech.policy import prepare_model
-from tars_rewards_verl.batch import CAPTURE_FLAG, POOLED, POOLED_SHAPE
+from tars_rewards.transport import PackedStates
+from tars_rewards_verl.batch import CAPTURE_FLAG, POOLED, POOLED_SCALES
 from tars_rewards_verl.engine import completion_mask, compose_engine
 
 PROMPTS, COMPLETIONS = [3, 6, 2], [4, 2, 5]
@@ -85,16 +86,27 @@ def plain(model, row, completion, layers=None, **inputs):
     return torch.stack([state[0, -completion:].mean(0) for state in states])
 
 
+def unpacked(output):
+    """States [batch, layers, hidden] as the trainer will have them."""
+    values, scales = output[POOLED], output[POOLED_SCALES]
+    assert (values.dtype, scales.dtype) == (torch.int16, torch.float32)
+    return PackedStates(values.reshape(*scales.shape, -1), scales).unpack()
+
+
+def check(pooled, expected):
+    """Equal but for what packing rounds."""
+    assert ((pooled - expected).abs() < expected.abs().amax(-1, keepdim=True) / 32767 / 2 + 1e-5).all()
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_the_forward_gives_what_each_row_has_by_itself(engine, model, rows, packed):
     with torch.no_grad():
         _, output = engine.forward_step(micro_batch(rows, packed=packed), None, forward_only=True)
         _, stock = engine.forward_step(micro_batch(rows, packed=packed, capture=False), None, forward_only=True)
     found = output["model_output"]
-    assert found[POOLED_SHAPE].tolist() == [[3, 1]] * 3
-    for row, completion, pooled in zip(rows, COMPLETIONS, found[POOLED], strict=True):
-        torch.testing.assert_close(pooled.reshape(3, -1), plain(model, row, completion), rtol=0, atol=1e-5)
-    assert not {POOLED, POOLED_SHAPE} & stock["model_output"].keys()
+    for row, completion, pooled in zip(rows, COMPLETIONS, unpacked(found), strict=True):
+        check(pooled, plain(model, row, completion))
+    assert not {POOLED, POOLED_SCALES} & stock["model_output"].keys()
     assert torch.equal(found["log_probs"].values(), stock["model_output"]["log_probs"].values())
 
 
@@ -120,10 +132,10 @@ def test_speech_and_text_side_by_side(tiny, clips, monkeypatch, family, packed):
     with torch.no_grad():
         _, output = engine_of(model, monkeypatch).forward_step(batch, None, forward_only=True)
     layers = reference.get_submodule(family.decoder).layers
-    for row, n, inputs, pooled in zip(rows, completions, features, output["model_output"][POOLED], strict=True):
+    for row, n, inputs, pooled in zip(rows, completions, features, unpacked(output["model_output"]), strict=True):
         positions = torch.arange(len(row))[None]
         expected = plain(reference, row, n, layers, position_ids=positions, **inputs)
-        torch.testing.assert_close(pooled.reshape(3, -1), expected, rtol=0, atol=1e-5)
+        check(pooled, expected)
 
 
 def test_only_the_forward_that_the_trainer_meant_is_captured(engine, rows, monkeypatch):
@@ -135,12 +147,13 @@ def test_only_the_forward_that_the_trainer_meant_is_captured(engine, rows, monke
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_row_without_a_generated_token_is_marked(engine, rows, packed):
+def test_a_row_without_a_generated_token_is_zero(engine, rows, packed):
     generated = [torch.ones(4, dtype=torch.long), torch.zeros(2, dtype=torch.long), torch.ones(5, dtype=torch.long)]
     with torch.no_grad():
         _, output = engine.forward_step(micro_batch(rows, packed=packed, generated=generated), None, forward_only=True)
-    assert output["model_output"][POOLED_SHAPE].tolist() == [[3, 1], [3, 0], [3, 1]]
-    assert torch.isfinite(output["model_output"][POOLED]).all()
+    pooled = unpacked(output["model_output"])
+    assert pooled.any(dim=-1).tolist() == [[True] * 3, [False] * 3, [True] * 3]
+    assert torch.isfinite(pooled).all()
 
 
 # ---- masks

@@ -1,13 +1,13 @@
 """What the trainer mixin leaves for a report; verl's queue is a dictionary here, and its stock trainer does nothing."""
 
 import json
-import types
 
 import pytest
 import torch
 import transfer_queue
 from hydra import compose, initialize_config_module
 from tensordict import NonTensorStack, TensorDict
+from transfer_queue import KVBatchMeta
 
 from tars_rewards.errors import ConfigError
 from tars_rewards_verl.trainer import TARSTrainerMixin
@@ -34,7 +34,7 @@ class Stock:
         keys.insert(4, "padding_0_0")
         tags = [{"is_padding": row in PADDED} for row in range(len(keys))]
         metrics["actor/lr"] = 1.0
-        return self._compute_advantage(types.SimpleNamespace(keys=keys, tags=tags, partition_id="train"), metrics)
+        return self._compute_advantage(KVBatchMeta(keys=keys, tags=tags, partition_id="train"), metrics)
 
     def _compute_advantage(self, batch, metrics):
         return batch
@@ -72,8 +72,8 @@ def queue(monkeypatch):
                 for row, each in enumerate(right)
             ]
         ),
-        "tars_pooled": torch.randn(len(lengths), 6),
-        "tars_pooled_shape": torch.tensor([[2, 1]] * len(lengths)),
+        "tars_pooled": torch.randint(-32767, 32767, (len(lengths), 6), dtype=torch.int16),
+        "tars_pooled_scales": torch.full((len(lengths), 2), 1e-4),
     }
     table, put = TensorDict(columns, batch_size=len(lengths)), []
     monkeypatch.setattr(

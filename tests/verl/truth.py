@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from tars_rewards.advantage import modality_normalized_advantages
+from tars_rewards.transport import PackedStates
 
 
 def load_step(directory, step):
@@ -44,9 +45,14 @@ def hf_forward(model, rows, i, *, ban=(), silence=False):
 
 
 def pooled_of(rows, i):
-    layers, valid = rows["tars_pooled_shape"][i].tolist()
-    assert valid
-    return rows["tars_pooled"][i].reshape(layers, -1)
+    scales = rows["tars_pooled_scales"][i]
+    assert scales.all()
+    return PackedStates(rows["tars_pooled"][i].reshape(len(scales), -1), scales).unpack()
+
+
+def rounding(pooled):
+    """What packing may move a value by: half of the 32767th part of the layer's largest."""
+    return pooled.abs().amax(-1, keepdim=True) / 32767 / 2
 
 
 def largest(a, b):

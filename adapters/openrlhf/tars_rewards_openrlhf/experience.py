@@ -15,6 +15,7 @@ from tars_rewards.integration.rollout_kl import RolloutKLGuard, rollout_kl
 from tars_rewards.integration.run_log import RunLog
 from tars_rewards.protocol import BaseScore, Rollout
 from tars_rewards.reward import TARSReward
+from tars_rewards.transport import PackedStates
 from tars_rewards_openrlhf.dataset import ground_truth
 from tars_rewards_openrlhf.flags import read_flags
 from tars_rewards_openrlhf.label import Label
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Extras = dict[str, Tensor]
-    Pooled = tuple[Tensor, Tensor]
 
 
 class TARSExperienceMaker(RemoteExperienceMaker):
@@ -76,12 +76,13 @@ class TARSExperienceMaker(RemoteExperienceMaker):
         self.metrics["tars/seconds/finalise"] = time.perf_counter() - started
         return experiences
 
-    def _fetch_pooled(self, experiences: list[Experience]) -> list[Pooled | None]:
+    def _fetch_pooled(self, experiences: list[Experience]) -> list[PackedStates | None]:
         if not self.reward.config.alpha:
             return [None] * len(experiences)
         # One list a rank, in the order in which the micro-batches were dealt out.
-        pooled: list[Pooled | None] = self._flatten_results(self.actor_model_group.async_run_method("pop_pooled"), 1)
-        sizes = [None if states is None else len(states[0]) for states in pooled]
+        run = self.actor_model_group.async_run_method
+        pooled: list[PackedStates | None] = self._flatten_results(run("pop_pooled"), 1)
+        sizes = [None if states is None else len(states) for states in pooled]
         expected = [len(experience.index) for experience in experiences]
         if sizes != expected:
             raise AdapterError(
@@ -105,23 +106,19 @@ class TARSExperienceMaker(RemoteExperienceMaker):
         return {f"tars/rollout_k3_kl/{modality}": value for modality, value in kl.items()}, actor
 
 
-def rollouts_of(experience: Experience, extras: Extras, pooled: Pooled | None, tokenizer: Any) -> list[Rollout]:
+def rollouts_of(experience: Experience, extras: Extras, pooled: PackedStates | None, tokenizer: Any) -> list[Rollout]:
     """Rollouts of a micro-batch, in its order.
 
     Args:
         experience: OpenRLHF's micro-batch.
         extras: What the executor found out about each completion.
-        pooled: States [batch, layers, hidden] and which rows have any; None: not needed.
+        pooled: States [batch, layers, hidden], zero where there was no token to pool over; None: not needed.
         tokenizer: Decodes completions.
     """
     rollouts = []
     for row, text in enumerate(experience.labels):
         label = Label.load(text)
         generated = torch.nn.functional.pad(experience.action_mask[row].bool(), (1, 0))
-        states = None
-        if pooled is not None:
-            # Without a completion token there is nothing to pool; a zero vector is what the core calls an invalid state.
-            states = pooled[0][row] if pooled[1][row] else torch.zeros_like(pooled[0][row])
         rollouts.append(
             Rollout(
                 pair_id=label.pair_id,
@@ -129,7 +126,7 @@ def rollouts_of(experience: Experience, extras: Extras, pooled: Pooled | None, t
                 answer=ground_truth(label.answer),
                 sample_id=int(extras["sample"][row]),
                 completion=tokenizer.decode(experience.sequences[row][generated], skip_special_tokens=True),
-                hidden_states=states,
+                hidden_states=None if pooled is None else pooled[row],
                 truncated=bool(experience.truncated[row]),
                 embedding=extras["embedding"][row] if "embedding" in extras else None,
                 embedding_failed="embedder_failed" in extras and bool(extras["embedder_failed"][row]),

@@ -17,11 +17,12 @@ from tars_rewards.capture import capture_hidden_states
 from tars_rewards.decoder_layers import decoder_layers
 from tars_rewards.speech.checkpoint import checkpoint_family, publish
 from tars_rewards.speech.families import TrainableFamily
+from tars_rewards.transport import PackedStates, pack_states
 from tars_rewards_openrlhf.flags import read_flags
 from tars_rewards_openrlhf.stock import plain_class, replace
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
+    from jaxtyping import Bool, Int
     from torch import Tensor
 
     class _PolicyBase:
@@ -53,7 +54,7 @@ class PolicyActor(_PolicyBase):
 
     def init_model_from_pretrained(self, strategy: Any, pretrain: str, *args: Any, **kwargs: Any) -> None:
         """Stock, with a speech model's own class and processor."""
-        self._tars_pooled: list[tuple[Tensor, Tensor]] = []
+        self._tars_pooled: list[PackedStates] = []
         self._tars_capture = bool(read_flags(vars(strategy.args.tars))[0].alpha)
         self._tars_source, self._tars_family = pretrain, checkpoint_family(pretrain)
         if self._tars_family is not None:
@@ -82,11 +83,11 @@ class PolicyActor(_PolicyBase):
         device = torch.cuda.current_device()
         with capture_hidden_states(self.actor.model, mask.to(device), cu_seqlens=offsets) as captured:
             log_probs = super().forward(sequences, action_mask, attention_mask, *args, **kwargs)
-        self._tars_pooled.append((captured.pooled.cpu(), captured.valid.cpu()))
+        self._tars_pooled.append(pack_states(captured.pooled).cpu())
         return log_probs
 
-    def pop_pooled(self) -> list[tuple[Float[Tensor, "batch layers hidden"], Bool[Tensor, " batch"]]]:
-        """States of the micro-batches since the last call, in their order, and which rows have any."""
+    def pop_pooled(self) -> list[PackedStates]:
+        """States of the micro-batches since the last call, in their order; zero for a row without a completion token."""
         pooled, self._tars_pooled = self._tars_pooled, []
         return pooled
 

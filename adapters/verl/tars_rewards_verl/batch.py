@@ -9,15 +9,16 @@ import torch
 
 from tars_rewards.errors import AdapterError
 from tars_rewards.protocol import BaseScore, Rollout
+from tars_rewards.transport import PackedStates
 
 if TYPE_CHECKING:
     from tensordict import TensorDict
     from verl.utils.transferqueue_utils import KVBatchMeta
 
 POOLED = "tars_pooled"
-"""Field of the pooled states of a completion, float32 [layers * hidden]."""
-POOLED_SHAPE = "tars_pooled_shape"
-"""Field with (layers, 1 if the states are valid else 0) of a completion, int64 [2]; invalid without a completion token."""
+"""Field of the values of a completion's packed pooled states, int16 [layers * hidden]; zero without a completion token."""
+POOLED_SCALES = "tars_pooled_scales"
+"""Field of their scales, float32 [layers]."""
 CAPTURE_FLAG = "tars_capture"
 """Non-tensor entry of a batch that asks the engine for pooled states."""
 
@@ -69,6 +70,13 @@ _HELP = {
 }
 
 
+def leave_states(batch: KVBatchMeta) -> KVBatchMeta:
+    """The same rows without the pooled states, which no later pass over the batch then fetches; `fetch` still can."""
+    if batch.fields is not None:
+        batch.fields = [field for field in batch.fields if field not in (POOLED, POOLED_SCALES)]
+    return batch
+
+
 def to_rollouts(
     data: TensorDict, keys: Sequence[str], completions: Sequence[str], *, hidden_states: bool, embedding: bool
 ) -> list[Rollout]:
@@ -85,8 +93,10 @@ def to_rollouts(
     Raises:
         AdapterError: The reward loop's result of a row is missing.
     """
-    pooled = list(data[POOLED].unbind()) if hidden_states else [None] * len(keys)
-    shapes = [tuple(shape.tolist()) for shape in data[POOLED_SHAPE].unbind()] if hidden_states else [None] * len(keys)
+    states: list[PackedStates | None] = [None] * len(keys)
+    if hidden_states:
+        columns = zip(data[POOLED].unbind(), data[POOLED_SCALES].unbind(), strict=True)
+        states = [PackedStates(values.reshape(len(scales), -1), scales) for values, scales in columns]
     rewards = [float(scores.sum()) for scores in data["rm_scores"].unbind()]
     rollouts = []
     for row, (key, pair_id, modality, truth, extra) in enumerate(
@@ -107,7 +117,7 @@ def to_rollouts(
                 sample_id=split_key(key)[1],
                 completion=completions[row],
                 answer=plain(truth)["ground_truth"],
-                hidden_states=_unflatten(pooled[row], shapes[row]),
+                hidden_states=states[row],
                 truncated=bool(info["truncated"]),
                 embedding=info.get("embedding"),
                 embedding_failed=bool(info.get("embedder_failed", False)),
@@ -120,15 +130,6 @@ def to_rollouts(
 def over_window_flags(data: TensorDict) -> list[float | None]:
     """Whether each completion exceeds the embedder's window (1 or 0), as the reward loop found out; None: not known."""
     return [plain(extra)["reward_extra_info"]["over_window"] for extra in data["extra_fields"]]
-
-
-def _unflatten(pooled: torch.Tensor | None, shape: tuple[int, int] | None) -> torch.Tensor | None:
-    if pooled is None or shape is None:
-        return None
-    layers, valid = shape
-    states = pooled.reshape(layers, -1)
-    # Without a completion token there is nothing to pool; a zero vector is what the core calls an invalid state.
-    return states if valid else torch.zeros_like(states)
 
 
 def put_rewards(batch: KVBatchMeta, rows: Sequence[int], data: TensorDict, totals: torch.Tensor) -> None:

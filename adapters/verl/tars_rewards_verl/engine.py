@@ -9,7 +9,8 @@ import torch
 
 from tars_rewards.capture import capture_hidden_states
 from tars_rewards.errors import AdapterError
-from tars_rewards_verl.batch import CAPTURE_FLAG, POOLED, POOLED_SHAPE
+from tars_rewards.transport import pack_states
+from tars_rewards_verl.batch import CAPTURE_FLAG, POOLED, POOLED_SCALES
 
 if TYPE_CHECKING:
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead as _Base
@@ -21,8 +22,9 @@ class PoolingMixin(_Base):
     """Mixin for verl's FSDP language model engines.
 
     When the trainer asks for it, ``forward_step`` adds two entries to the model output, which verl carries back in
-    the order of the batch whatever the micro-batching: the pooled states (float32 [batch, layers * hidden]) and
-    (layers, 1 if there was a completion token to pool over else 0) of every row (int64 [batch, 2]).
+    the order of the batch whatever the micro-batching: the pooled states as :func:`tars_rewards.transport.pack_states`
+    makes them, their values (int16 [batch, layers * hidden]) and their scales (float32 [batch, layers]). They are zero for a
+    row without a completion token to pool over.
     """
 
     def forward_step(self, micro_batch: Any, loss_function: Any, forward_only: bool) -> Any:
@@ -36,9 +38,9 @@ class PoolingMixin(_Base):
         mask, offsets = completion_mask(micro_batch, packed=packed)
         with capture_hidden_states(self.module, mask, cu_seqlens=offsets) as captured:
             loss, output = super().forward_step(micro_batch, loss_function, forward_only)
-        layers = torch.full_like(captured.valid, captured.pooled.shape[1], dtype=torch.int64)
-        output["model_output"][POOLED] = captured.pooled.flatten(1)
-        output["model_output"][POOLED_SHAPE] = torch.stack([layers, captured.valid.long()], dim=1)
+        states = pack_states(captured.pooled)
+        output["model_output"][POOLED] = states.values.flatten(1)
+        output["model_output"][POOLED_SCALES] = states.scales
         return loss, output
 
 

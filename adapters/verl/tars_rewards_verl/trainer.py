@@ -174,7 +174,7 @@ class TARSTrainerMixin(_Base):
             return super()._compute_old_log_prob(batch, metrics)
         batch.extra_info[rows_of.CAPTURE_FLAG] = True
         try:
-            return super()._compute_old_log_prob(batch, metrics)
+            return rows_of.leave_states(super()._compute_old_log_prob(batch, metrics))
         finally:
             # The reference policy may be the same engine without its LoRA adapter: its states are not wanted.
             batch.extra_info.pop(rows_of.CAPTURE_FLAG, None)
@@ -185,7 +185,7 @@ class TARSTrainerMixin(_Base):
         config = self.tars.config
         fields = ["pair_id", "modality", "responses", "response_mask", "rm_scores", "reward_model", "extra_fields"]
         fields += ["old_log_probs", "rollout_log_probs"]
-        fields += [rows_of.POOLED, rows_of.POOLED_SHAPE] if config.alpha else []
+        fields += [rows_of.POOLED, rows_of.POOLED_SCALES] if config.alpha else []
         data = rows_of.fetch(batch, rows, fields)
         rollouts = rows_of.to_rollouts(
             data,
@@ -203,7 +203,7 @@ class TARSTrainerMixin(_Base):
         if config.beta:
             metrics.update(over_window_metric(rows_of.over_window_flags(data)))
         metrics["tars/seconds/finalise"] = time.perf_counter() - started
-        return super()._compute_advantage(batch, metrics)
+        return rows_of.leave_states(super()._compute_advantage(batch, metrics))
 
     def _tars_check_rollout(self, data: Any, rollouts: list[Rollout], metrics: dict[str, Any]) -> list[Tensor]:
         """Compare the two engines; returns the actor's log-probs of each completion's tokens."""
