@@ -65,14 +65,13 @@ class RepresentationShards:
             position[rows] = np.arange(len(rows))
             rollouts = [_without_vectors(batch, row) for row in rows.tolist()]
             pending.append(shard.term.remote(_select(stored, rows), rollouts, position[reference.numpy()[rows]]))
-        term, per_layer = TermValue.nowhere(len(batch)), torch.zeros(len(batch), 0)
-        for rows, (values, valid, cosines) in zip(shares, ray.get(pending), strict=True):
-            term.values[rows], term.valid[rows] = torch.from_numpy(values), torch.from_numpy(valid)
-            if cosines.shape[1]:  # none, where a share has no completion with states
-                if not per_layer.shape[1]:
-                    per_layer = torch.zeros(len(batch), cosines.shape[1])
-                per_layer[rows] = torch.from_numpy(cosines)
-        return term, per_layer
+        term, found = TermValue.nowhere(len(batch)), ray.get(pending)
+        # A share without any completion that has states knows of no layer.
+        per_layer = np.zeros((len(batch), max(cosines.shape[1] for *_, cosines in found)), np.float32)
+        for rows, (values, valid, cosines) in zip(shares, found, strict=True):
+            term.values.numpy()[rows], term.valid.numpy()[rows] = values, valid
+            per_layer[rows] = cosines if cosines.size else 0
+        return term, torch.from_numpy(per_layer)
 
 
 def split_pairs(pair: Int[np.ndarray, " rollouts"], shares: int) -> list[Int[np.ndarray, " rows"]]:
