@@ -6,7 +6,9 @@ A mean over nothing does not exist: its key is then left out, and the count besi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -203,3 +205,11 @@ def _accuracy(right: Bool[np.ndarray, " answers"]) -> tuple[float | None, int]:
 
 def _ratio(part: float | None, whole: float | None) -> float | None:
     return None if part is None or not whole else part / whole
+
+
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Note the seconds that a stage takes."""
+    begin = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - begin

@@ -78,6 +78,15 @@ class TermValue(NamedTuple):
         )
 
 
+class RepresentationFunction(Protocol):
+    """Stands for `representation.representation_term`, settings applied, where the hidden states are elsewhere."""
+
+    def __call__(
+        self, batch: RolloutBatch, reference: Int[Tensor, " rollouts"], /
+    ) -> tuple[TermValue, Float[Tensor, "rollouts chosen"]]:
+        """The term, and the cosine of every chosen layer."""
+
+
 class RewardTerm(Protocol):
     """A term of the target rollouts' reward; most compare each with its reference (an index into the batch, -1: none).
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import operator
 import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tars_rewards.base import base_score
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from tars_rewards.batch import RolloutBatch
     from tars_rewards.embedding import TextEmbedder
+    from tars_rewards.protocol import RepresentationFunction
 
 
 class TARSReward:
@@ -129,13 +129,20 @@ class TARSReward:
         """Which completions are longer than the embedder's window; None where the embedder does not tell its window."""
         return self._text_embedder().over_window(self._prepared(completions))
 
-    def __call__(self, rollouts: Sequence[Rollout] | RolloutBatch, *, step: int = 0) -> RewardResult:
+    def __call__(
+        self,
+        rollouts: Sequence[Rollout] | RolloutBatch,
+        *,
+        step: int = 0,
+        representation: RepresentationFunction | None = None,
+    ) -> RewardResult:
         """Score a batch.
 
         Args:
             rollouts: All rollouts of the questions in the batch, both modalities, in any order and any numbers; or the same
                 as a batch made by `RolloutBatch.from_rollouts`.
             step: The training step, an integer; references are drawn anew in each.
+            representation: Gives that term where the hidden states are in other processes; None: the rollouts have them.
 
         Returns:
             Rewards, terms, validity, references and metrics in the order of the rollouts, as CPU tensors. The reference
@@ -156,11 +163,11 @@ class TARSReward:
 
         from tars_rewards.batch import RolloutBatch
         from tars_rewards.combiner import combine
-        from tars_rewards.metrics import reward_metrics
+        from tars_rewards.metrics import reward_metrics, timed
         from tars_rewards.reference import choose_references, reference_draws
 
         config, seconds = self.config, dict[str, float]()
-        with _timed(seconds, "base"):
+        with timed(seconds, "base"):
             if isinstance(rollouts, RolloutBatch):
                 batch = rollouts
                 batch.check_config(config)
@@ -174,7 +181,7 @@ class TARSReward:
             correct = np.array([score.correct for score in scores], bool)
             formatted = np.array([score.format for score in scores], bool)
             base = torch.from_numpy(np.array([score.reward for score in scores], np.float32))
-        with _timed(seconds, "reference"):
+        with timed(seconds, "reference"):
             candidate = ~batch.is_target & batch.scorable & correct
             draws = reference_draws(
                 batch.pair_ids,
@@ -193,16 +200,15 @@ class TARSReward:
         if config.alpha > 0:
             from tars_rewards.representation import representation_term
 
-            with _timed(seconds, "representation"):
-                terms["representation"], per_layer = representation_term(
-                    batch, reference, layers=config.layers, center=config.center
-                )
+            term_of = representation or partial(representation_term, layers=config.layers, center=config.center)
+            with timed(seconds, "representation"):
+                terms["representation"], per_layer = term_of(batch, reference)
             layer_similarity = per_layer if config.return_layers else None
         if config.beta > 0:
             from tars_rewards.behavior import behavior_of_batch
 
             tolerate = config.on_embedder_failure == "invalid"
-            with _timed(seconds, "behavior"):
+            with timed(seconds, "behavior"):
                 behavior = behavior_of_batch(
                     batch,
                     reference,
@@ -213,7 +219,7 @@ class TARSReward:
             terms["behavior"], over_window = behavior.term, behavior.over_window
             failures = behavior.failures if tolerate else None
         for term in self._terms:
-            with _timed(seconds, term.name):
+            with timed(seconds, term.name):
                 terms[term.name] = own_term(term, batch, reference)
         components = {
             "accuracy": torch.from_numpy(correct.astype(np.float32)),
@@ -289,10 +295,3 @@ def _integer(step: Any) -> int:
         return operator.index(step)
     except TypeError as error:
         raise ConfigError(f"expected an integer step, got {step!r} ({type(step).__name__}); use int(…)") from error
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    begin = time.perf_counter()
-    yield
-    seconds[stage] = time.perf_counter() - begin

@@ -19,6 +19,7 @@ POOLED = "tars_pooled"
 """Field of the steps of a completion's packed pooled states, int16 [layers * hidden]; zero without a completion token."""
 POOLED_SIDE = "tars_pooled_side"
 """Field of what goes beside them, float32 [layers * side]."""
+STATES = (POOLED, POOLED_SIDE)
 CAPTURE_FLAG = "tars_capture"
 """Non-tensor entry of a batch that asks the engine for pooled states."""
 
@@ -73,7 +74,7 @@ _HELP = {
 def leave_states(batch: KVBatchMeta) -> KVBatchMeta:
     """The same rows without the pooled states, which no later pass over the batch then fetches; `fetch` still can."""
     if batch.fields is not None:
-        batch.fields = [field for field in batch.fields if field not in (POOLED, POOLED_SIDE)]
+        batch.fields = [field for field in batch.fields if field not in STATES]
     return batch
 
 
@@ -93,10 +94,7 @@ def to_rollouts(
     Raises:
         AdapterError: The reward loop's result of a row is missing.
     """
-    states: list[PackedStates | None] = [None] * len(keys)
-    if hidden_states:
-        columns = zip(data[POOLED].unbind(), data[POOLED_SIDE].unbind(), strict=True)
-        states = [PackedStates.from_flat(steps, side) for steps, side in columns]
+    states = pooled_states(data) if hidden_states else [None] * len(keys)
     rewards = [float(scores.sum()) for scores in data["rm_scores"].unbind()]
     rollouts = []
     for row, (key, pair_id, modality, truth, extra) in enumerate(
@@ -125,6 +123,12 @@ def to_rollouts(
             )
         )
     return rollouts
+
+
+def pooled_states(data: TensorDict) -> list[PackedStates]:
+    """States of each row [layers, hidden]."""
+    columns = zip(data[POOLED].unbind(), data[POOLED_SIDE].unbind(), strict=True)
+    return [PackedStates.from_flat(steps, side) for steps, side in columns]
 
 
 def over_window_flags(data: TensorDict) -> list[float | None]:

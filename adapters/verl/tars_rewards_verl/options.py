@@ -22,8 +22,15 @@ class VerlOptions(AdapterOptions):
     weight_push_deadline: float = 300.0
     """Seconds that one message of a weight push to vLLM, or its acknowledgement, may take before the run is stopped."""
 
+    finaliser_workers: int = 0
+    """Processes, a core each, that compute the representation term of a step, spread by pair. 0: the trainer does. For
+    steps of many thousands of completions, see docs/scaling.md."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        workers = self.finaliser_workers
+        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
+            raise ConfigError(f"finaliser_workers must be a number of processes, or 0 for none, got {workers!r}")
         if not self.weight_push_deadline > 0:
             raise ConfigError(
                 f"weight_push_deadline must be a positive number of seconds, got {self.weight_push_deadline}"

@@ -32,6 +32,11 @@ class TARSReward(CoreReward):
     def __init__(self, **kwargs: Any) -> None:
         device = kwargs.get("embedder_device") or "cpu"
         config, self.options = split_settings({**kwargs, "embedder_device": device}, VerlOptions)
+        if self.options.finaliser_workers and config.terms:
+            raise ConfigError(
+                f"finaliser_workers={self.options.finaliser_workers} leaves the hidden states in other processes, where terms "
+                "of your own (terms) do not see them; set it to 0"
+            )
         super().__init__(config)
 
     def __getstate__(self) -> dict[str, Any]:

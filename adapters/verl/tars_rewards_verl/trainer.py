@@ -37,6 +37,7 @@ from tars_rewards_verl import guards, settings
 from tars_rewards_verl.pairs import PairSampler
 from tars_rewards_verl.reward import load_reward
 from tars_rewards_verl.reward_manager import VALIDATION_COLUMN
+from tars_rewards_verl.shards import RepresentationShards
 from tars_rewards_verl.validation import Backbone, load_backbone, save_backbone, validation_gap
 from tars_rewards_verl.version import VERL, require_verl
 
@@ -68,6 +69,8 @@ class TARSTrainerMixin(_Base):
         model = str(config.actor_rollout_ref.model.path)
         self._tars_run_log = open_run_log(self.tars.config, options, framework=VERL, model=model)
         super().__init__(config)
+        workers = options.finaliser_workers if self.tars.config.alpha else 0
+        self._tars_shards = RepresentationShards(self.tars.config, workers) if workers else None
         print(self.tars_banner(), flush=True)
 
     def tars_banner(self) -> str:
@@ -185,17 +188,19 @@ class TARSTrainerMixin(_Base):
         config = self.tars.config
         fields = ["pair_id", "modality", "responses", "response_mask", "rm_scores", "reward_model", "extra_fields"]
         fields += ["old_log_probs", "rollout_log_probs"]
-        fields += [rows_of.POOLED, rows_of.POOLED_SIDE] if config.alpha else []
+        here = config.alpha and self._tars_shards is None
+        fields += rows_of.STATES if here else ()
         data = rows_of.fetch(batch, rows, fields)
         rollouts = rows_of.to_rollouts(
             data,
             [batch.keys[row] for row in rows],
             [self.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in data["responses"].unbind()],
-            hidden_states=bool(config.alpha),
+            hidden_states=bool(here),
             embedding=bool(config.beta),
         )
         log_probs = self._tars_check_rollout(data, rollouts, metrics)
-        result = self.tars(rollouts, step=self.global_steps)
+        elsewhere = None if self._tars_shards is None else self._tars_shards.of(batch, rows)
+        result = self.tars(rollouts, step=self.global_steps, representation=elsewhere)
         rows_of.put_rewards(batch, rows, data, result.total)
         if self._tars_run_log is not None:
             self._tars_run_log.rollouts(self.global_steps, rollouts, result, log_probs)
