@@ -6,6 +6,7 @@ inside torch is counted alike.
 
 import statistics
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -138,6 +139,10 @@ class Allocations:
             self.peak = max(self.peak, self.kept)
 
 
+def _keep(kept, _module, _inputs, output):
+    kept.append(output[:, -1:])
+
+
 def test_memory(benchmark):
     sizes = {"hidden_size": HIDDEN, "intermediate_size": 1024, "num_hidden_layers": 4, "vocab_size": 1024}
     heads = {"num_attention_heads": 14, "num_key_value_heads": 2}
@@ -182,7 +187,7 @@ def test_memory(benchmark):
 
         # The tracker notices one layer's states, even held by a view of a single token.
         captured, leaked = None, []
-        handle = model.model.layers[1].register_forward_hook(lambda _, __, output: leaked.append(output[:, -1:]))
+        handle = model.model.layers[1].register_forward_hook(partial(_keep, leaked))
         with Allocations() as leaking:
             captured = captured_forward()
         handle.remove()

@@ -151,7 +151,9 @@ def test_share(benchmark, model, layout, monkeypatch):
     float32 = load().get("rows", {}).get(f"capture/share/fp32/{layout.__name__}", {}).get("details", {})
     if dtype == "bf16" and "forward_s" in float32:
         details["share_of_the_float32_forward"] = round(100 * statistics.median(whole) / float32["forward_s"], 4)
-    met = [record(f"capture/share/{dtype}/{layout.__name__}", statistics.median(shares), rounds=ROUNDS, details=details)]
+    met = [
+        record(f"capture/share/{dtype}/{layout.__name__}", statistics.median(shares), rounds=ROUNDS, details=details)
+    ]
     if layout is padded:
         times = statistics.median(spent / ours for spent, ours in zip(additional, whole, strict=True))
         smaller = kept["additional"] / kept["captured"]

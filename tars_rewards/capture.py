@@ -192,7 +192,7 @@ class _Pooling:
 
 def _sum_in_pieces(part: Tensor, scratch: Tensor, total: Tensor) -> None:
     """Sum over the first dimension in float32, by way of `scratch`, into `total`."""
-    pieces = part.split(len(scratch))
+    pieces = torch.split(part, len(scratch))
     for number, piece in enumerate(pieces):
         copy = scratch[: len(piece)].copy_(piece)
         if number:
