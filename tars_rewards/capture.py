@@ -131,6 +131,7 @@ class _Pooling:
         self._rows = [_selector(row, mask.device) for row in rows]
         self._done = [False] * layers
         self._sums: Tensor | None = None
+        self._scratch: Tensor | None = None
         self._autograd = ModuleTracker()
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # a side effect has no place in a compiled graph
@@ -163,9 +164,14 @@ class _Pooling:
         here = self._sums.device == device
         sums = self._sums[:, layer] if here else torch.empty_like(self._sums[:, layer], device=device)
         # CPUs have no sum that reads half precision and adds in float32: torch.sum first makes a float32 copy of its
-        # whole input. Piece by piece that copy stays in the cache, and is never as large as a long completion.
-        chunk = max(1, _CHUNK_VALUES // width) if device.type == "cpu" and tokens.dtype in _HALF else None
-        scratch = None if chunk is None else torch.empty(chunk, width, dtype=torch.float32, device=device)
+        # whole input. Piece by piece that copy stays in the cache, and is never as large as a long completion. One
+        # piece of memory serves all layers: fresh memory costs more than the copy. It goes when the context ends.
+        pieces = device.type == "cpu" and tokens.dtype in _HALF
+        if pieces and self._scratch is None:
+            with torch.inference_mode(False):
+                chunk = max(1, _CHUNK_VALUES // width)
+                self._scratch = torch.empty(chunk, width, dtype=torch.float32, device=device)
+        scratch = self._scratch if pieces else None
         # Last row first: what the layer wrote last may still be in the cache.
         for where, total in reversed(list(zip(self._rows, sums.unbind(), strict=True))):
             part = tokens[where] if isinstance(where, slice) else tokens.index_select(0, where.to(device))
@@ -178,6 +184,7 @@ class _Pooling:
 
     def means(self) -> tuple[Tensor, Tensor]:
         """Pooled states [batch, layers, hidden] and which rows have any [batch]."""
+        self._scratch = None
         if self._sums is None or not all(self._done):
             missing = [layer for layer, done in enumerate(self._done) if not done]
             raise CaptureError(
