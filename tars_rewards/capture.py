@@ -199,13 +199,13 @@ class _Pooling:
 
 def _sum_in_pieces(part: Tensor, scratch: Tensor, total: Tensor) -> None:
     """Sum over the first dimension in float32, by way of `scratch`, into `total`."""
-    pieces = torch.split(part, len(scratch))
-    for number, piece in enumerate(pieces):
-        copy = scratch[: len(piece)].copy_(piece)
-        if number:
-            total += copy.sum(0)
-        else:
-            torch.sum(copy, 0, out=total)
+    count, room = part.shape[0], scratch.shape[0]
+    if count <= room:  # as nearly always; every call less counts, with one row after the other
+        torch.sum(scratch[:count].copy_(part), 0, out=total)
+        return
+    total.zero_()
+    for piece in torch.split(part, room):
+        total += scratch[: piece.shape[0]].copy_(piece).sum(0)
 
 
 def _layout(mask: Tensor, cu_seqlens: Tensor | None) -> tuple[list[tuple[int, ...]], list[int]]:
