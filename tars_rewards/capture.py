@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
     from torch import Tensor, nn
 
+_HALF = (torch.float16, torch.bfloat16)
+_CHUNK_VALUES = 2**18  # 1 MiB in float32: half of a CPU core's cache or less
+
 
 @contextmanager
 def capture_hidden_states(
@@ -113,7 +116,7 @@ class CapturedStates:
 
 
 class _Pooling:
-    """Sums over each row's completion tokens: one [batch, hidden] tensor a layer."""
+    """Sums over each row's completion tokens, in one [batch, layers, hidden] tensor."""
 
     def __init__(self, mask: Tensor, cu_seqlens: Tensor | None, layers: int) -> None:
         self._token_shapes, bounds = _layout(mask, cu_seqlens)
@@ -126,16 +129,17 @@ class _Pooling:
         rows = [start + np.flatnonzero(flat[start:stop]) for start, stop in pairwise(bounds)]
         self._counts = [row.size for row in rows]
         self._rows = [_selector(row, mask.device) for row in rows]
-        self._sums: list[Tensor | None] = [None] * layers
+        self._done = [False] * layers
+        self._sums: Tensor | None = None
+        self._scratch: Tensor | None = None
         self._autograd = ModuleTracker()
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # a side effect has no place in a compiled graph
-    @torch.no_grad()
     def hook(self, layer: int, module: nn.Module, inputs: Any, output: Any) -> None:
         """Forward hook of layer number `layer`."""
         if self._autograd.is_bw:
             return  # gradient checkpointing runs the layer again in the backward pass
-        if self._sums[layer] is not None:
+        if self._done[layer]:
             raise CaptureError(
                 f"expected one call of each layer inside capture_hidden_states, got a second one of layer {layer}. Open"
                 " one context for each forward (each micro-batch), and none around generate()."
@@ -148,27 +152,60 @@ class _Pooling:
                 f"tokens, as completion_mask says, x hidden; got {got}. Give the mask the shape in which tokens go "
                 "through the layers: audio placeholders expanded, packed or padded as the model is run."
             )
-        tokens = hidden.flatten(0, -2)
-        sums = torch.empty(len(self._rows), tokens.shape[-1], dtype=torch.float32, device=tokens.device)
-        for row, where in enumerate(self._rows):
-            part = tokens[where] if isinstance(where, slice) else tokens.index_select(0, where.to(tokens.device))
-            torch.sum(part, 0, dtype=torch.float32, out=sums[row])
-        self._sums[layer] = sums
+        self._add(layer, hidden.detach().flatten(0, -2))
+        self._done[layer] = True
+
+    def _add(self, layer: int, tokens: Float[Tensor, "total hidden"]) -> None:
+        width, device = tokens.shape[-1], tokens.device
+        if self._sums is None:
+            with torch.inference_mode(False):  # else it could not be divided in place once that mode has ended
+                shape = (len(self._rows), len(self._done), width)
+                self._sums = torch.empty(shape, dtype=torch.float32, device=device)
+        here = self._sums.device == device
+        sums = self._sums[:, layer] if here else torch.empty_like(self._sums[:, layer], device=device)
+        # CPUs have no sum that reads half precision and adds in float32: torch.sum first makes a float32 copy of its
+        # whole input. Piece by piece that copy stays in the cache, and is never as large as a long completion. One
+        # piece of memory serves all layers: fresh memory costs more than the copy. It goes when the context ends.
+        pieces = device.type == "cpu" and tokens.dtype in _HALF
+        if pieces and self._scratch is None:
+            with torch.inference_mode(False):
+                chunk = max(1, _CHUNK_VALUES // width)
+                self._scratch = torch.empty(chunk, width, dtype=torch.float32, device=device)
+        scratch = self._scratch if pieces else None
+        # Last row first: what the layer wrote last may still be in the cache.
+        for where, total in reversed(list(zip(self._rows, sums.unbind(), strict=True))):
+            part = tokens[where] if isinstance(where, slice) else tokens.index_select(0, where.to(device))
+            if scratch is None:
+                torch.sum(part, 0, dtype=torch.float32, out=total)
+            else:
+                _sum_in_pieces(part, scratch, total)
+        if not here:
+            self._sums[:, layer] = sums
 
     def means(self) -> tuple[Tensor, Tensor]:
         """Pooled states [batch, layers, hidden] and which rows have any [batch]."""
-        sums = [layer_sums for layer_sums in self._sums if layer_sums is not None]
-        if len(sums) < len(self._sums):
-            missing = [layer for layer, layer_sums in enumerate(self._sums) if layer_sums is None]
+        self._scratch = None
+        if self._sums is None or not all(self._done):
+            missing = [layer for layer, done in enumerate(self._done) if not done]
             raise CaptureError(
-                f"expected each of the {len(self._sums)} layers to run once inside capture_hidden_states; layers "
+                f"expected each of the {len(self._done)} layers to run once inside capture_hidden_states; layers "
                 f"{missing} did not. Run this model's forward, whole, inside the context. If torch.compile had already "
                 "made one graph of the model, which leaves no place for hooks: compile it layer by layer, or set "
                 "torch._dynamo.config.skip_nnmodule_hook_guards = False before its first forward."
             )
-        counts = torch.tensor(self._counts, dtype=torch.int64, device=sums[0].device)
-        pooled = torch.stack([layer_sums.to(counts.device) for layer_sums in sums], dim=1)
-        return pooled / counts.clamp(min=1)[:, None, None], counts > 0
+        counts = torch.tensor(self._counts, dtype=torch.int64, device=self._sums.device)
+        return self._sums.div_(counts.clamp(min=1)[:, None, None]), counts > 0
+
+
+def _sum_in_pieces(part: Tensor, scratch: Tensor, total: Tensor) -> None:
+    """Sum over the first dimension in float32, by way of `scratch`, into `total`."""
+    count, room = part.shape[0], scratch.shape[0]
+    if count <= room:  # as nearly always; every call less counts, with one row after the other
+        torch.sum(scratch[:count].copy_(part), 0, out=total)
+        return
+    total.zero_()
+    for piece in torch.split(part, room):
+        total += scratch[: piece.shape[0]].copy_(piece).sum(0)
 
 
 def _layout(mask: Tensor, cu_seqlens: Tensor | None) -> tuple[list[tuple[int, ...]], list[int]]:

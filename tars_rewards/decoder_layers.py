@@ -45,7 +45,7 @@ def decoder_layers(model: nn.Module, layers: str | Iterable[nn.Module] | None = 
             f"expected layers= to be None, a name or several modules, got a {type(layers).__name__}. {_advice(model)}"
         )
     chosen = list(found)
-    inside = set(model.modules())
+    inside = set(chosen if layers is None else model.modules())
     strangers = [index for index, layer in enumerate(chosen) if not isinstance(layer, nn.Module) or layer not in inside]
     if not chosen or strangers:
         raise CaptureError(
@@ -101,6 +101,8 @@ def _search(model: nn.Module) -> nn.ModuleList:
 
 def _decoders(model: nn.Module) -> Iterator[_Decoder]:
     for name, module in model.named_modules():
+        if module._modules.keys().isdisjoint(_LAYER_LISTS):
+            continue  # nearly all of them, and this runs once per micro-batch
         # Children, not attributes: wrappers answer for the attributes of what they wrap, which would count it twice.
         children = dict(module.named_children())
         embedding = next((children[key] for key in _TOKEN_EMBEDDINGS if key in children), None)

@@ -277,3 +277,14 @@ def test_the_tracker_would_notice_a_kept_hidden_state():
     with torch.no_grad(), LiveTensors() as live:
         model(torch.ones(3, 85, dtype=torch.long), use_cache=False)
         assert live.nbytes() > 3 * LAYERS * HIDDEN * 4 + 1024
+
+
+@pytest.mark.parametrize("values", [8, 7 * 8, 300 * 8])
+def test_half_precision_in_pieces(values, monkeypatch):
+    """Pieces of one token, of seven (the last one shorter), and one of all 300 tokens."""
+    monkeypatch.setattr("tars_rewards.capture._CHUNK_VALUES", values)
+    states = torch.randn(2, 300, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    mask = torch.ones(2, 300, dtype=torch.bool)
+    mask[1, 5] = False
+    captured = pool(Echo(scales=[1.0]), states, mask)
+    np.testing.assert_allclose(captured.pooled[:, 0].numpy(), masked_means(states, mask), rtol=1e-5, atol=1e-6)
