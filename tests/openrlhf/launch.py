@@ -130,6 +130,8 @@ def train(
     model: str | Path,
     *,
     replay: Path | None = None,
+    replay_steps: int | None = None,
+    float32: bool = False,
     sabotage: str | None = None,
     overrides: Mapping[str, object] | None = None,
     **kwargs: Any,
@@ -141,12 +143,16 @@ def train(
         tiny: Directory of the tiny models and data.
         model: One of them by name, or a checkpoint of a speech model.
         replay: Directory of a run whose rollouts are taken instead of generating.
+        replay_steps: Of how many steps; None: all, else the others' rollouts are generated.
+        float32: Whether to compute in float32, instead of bfloat16.
         sabotage: See ``recording.py``.
         overrides: Flags and values.
         **kwargs: For `run_openrlhf`.
     """
     environment = {"RECORD": str(directory)}
-    environment |= {"REPLAY": str(replay), "STEPS": str(kwargs["steps"])} if replay else {}
+    environment |= {"REPLAY": str(replay), "STEPS": str(replay_steps or kwargs["steps"])} if replay else {}
+    environment |= {"GENERATE": "1"} if replay_steps else {}
+    environment |= {"FLOAT32": "1"} if float32 else {}
     environment |= {"SABOTAGE": sabotage} if sabotage else {}
     return run_openrlhf(
         directory,

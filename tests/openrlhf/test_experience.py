@@ -8,7 +8,8 @@ import torch
 from transformers import AutoTokenizer
 
 from tars_rewards.config import TARSConfig
-from tars_rewards.errors import EmbedderFailureWarning
+from tars_rewards.errors import AdapterError, EmbedderFailureWarning
+from tars_rewards.integration.rollout_kl import RolloutKLGuard
 from tars_rewards.reward import TARSReward
 from tars_rewards.transport import pack_states
 from tars_rewards_openrlhf import cpu
@@ -19,7 +20,7 @@ cpu.install()
 from openrlhf.trainer.ppo_utils.experience import Experience  # noqa: E402
 
 from tars_rewards_openrlhf.evaluation import evaluation_metrics  # noqa: E402
-from tars_rewards_openrlhf.experience import rollouts_of  # noqa: E402
+from tars_rewards_openrlhf.experience import TARSExperienceMaker, rollouts_of  # noqa: E402
 from tars_rewards_openrlhf.flags import OpenRLHFOptions  # noqa: E402
 from tars_rewards_openrlhf.policy import completion_mask  # noqa: E402
 
@@ -133,6 +134,30 @@ def test_rollouts_carry_identity_completion_and_the_users_reward(tiny):
         assert rollout.completion == tokenizer.decode(row["tokens"], skip_special_tokens=True)
         assert rollout.base.reward == row["reward"]
         torch.testing.assert_close(rollout.hidden_states.unpack(), row["states"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("step", "limit", "stops"), [(1, None, True), (2, None, False), (1, 0.0, False)])
+def test_a_reference_that_was_loaded_wrong_stops_the_first_step(step, limit, stops):
+    maker = TARSExperienceMaker.__new__(TARSExperienceMaker)
+    maker.args = types.SimpleNamespace(actor=types.SimpleNamespace(model_name_or_path="a/checkpoint"))
+    maker.step, maker._guard = step, RolloutKLGuard(limit, ["bf16"], "--tars.max_rollout_kl")
+    actor = torch.tensor([[-1.0, -2.0, 0.0], [-3.0, -0.5, 0.0]])
+    mask = torch.tensor([[1, 1, 0], [1, 1, 0]])
+    rollouts = [types.SimpleNamespace(modality=modality) for modality in ("speech", "text")]
+    kept = [row[:2] for row in actor]
+    # None without a KL term; rounding; what padding holds is nobody's.
+    for right in (None, actor, actor + 0.05, actor + torch.tensor([0.0, 0.0, 9.0])):
+        experience = Experience(action_mask=mask, base_action_log_probs=right)
+        maker._check_reference([experience], rollouts, kept)
+    for wrong in (actor - 0.5, actor * torch.nan):
+        experience = Experience(action_mask=mask, base_action_log_probs=wrong)
+        if stops:
+            with pytest.raises(
+                AdapterError, match=r"loaded from a/checkpoint, disagree before any update.*at most 2e-02"
+            ):
+                maker._check_reference([experience], rollouts, kept)
+        else:
+            maker._check_reference([experience], rollouts, kept)
 
 
 def test_the_mask_marks_generated_tokens_padded_and_packed():

@@ -25,6 +25,7 @@ FINE = {
     "actor.num_gpus_per_node": 1,
     "algo.advantage.estimator": "dr_grpo",
     "algo.dynamic_filtering_enable": False,
+    "ds.load_in_4bit": False,
     "ds.lora.rank": 0,
     "ds.packing_samples": False,
     "ds.ring_attn_size": 1,
@@ -39,6 +40,7 @@ FINE = {
     "train.agent_func_path": None,
     "train.async_enable": False,
     "train.dynamic_batch_enable": False,
+    "train.enable_ema": False,
     "vllm.num_engines": 1,
 }
 
@@ -111,6 +113,7 @@ def test_a_configuration_that_can_work_is_left_alone(tiny):
     assert fine == args(tiny)
     for estimator in ("group_norm", "rloo"):
         check_args(args(tiny, **{"algo.advantage.estimator": estimator}))
+    check_args(args(tiny, **{"ds.lora.rank": 8, "ds.zero_stage": 3}))
     check_args(args(tiny, **{"ds.packing_samples": True, "train.dynamic_batch_enable": True}))
 
 
@@ -123,7 +126,12 @@ def test_a_configuration_that_can_work_is_left_alone(tiny):
         ("text", {"ds.tensor_parallel_size": 2}, "spread over ranks.*zero_stage"),
         ("text", {"train.agent_func_path": "a.py"}, "base reward by --reward.remote_url"),
         ("text", {"vllm.num_engines": None}, "num_engines None.*set it to 1 or more"),
-        ("text", {"ds.lora.rank": 8}, "lora.rank 8.*vLLM"),
+        ("text", {"ds.lora.rank": 8, "train.enable_ema": True}, "enable_ema True: with --ds.lora.rank.*leave it out"),
+        (
+            "text",
+            {"ds.lora.rank": 8, "ds.load_in_4bit": True},
+            "load_in_4bit True: with --ds.lora.rank.*no 4 bits hold",
+        ),
         ("text", {"algo.advantage.estimator": "gae"}, "estimator gae.*take dr_grpo"),
         ("text", {"algo.advantage.estimator": "flash_reinforce"}, "mixes spoken and written"),
         ("text", {"algo.advantage.estimator": "reinforce_baseline"}, "mixes spoken and written"),

@@ -29,6 +29,7 @@ class Row:
     pooled: torch.Tensor
     actor_log_probs: torch.Tensor
     rollout_log_probs: torch.Tensor
+    reference_log_probs: torch.Tensor | None
     reward: float
     advantages: torch.Tensor
 
@@ -49,6 +50,7 @@ def load_step(directory, step):
         real = experience.attention_mask[row].bool()
         action = experience.action_mask[row].bool()
         assert states[row].unpack().any(dim=-1).all()
+        reference = experience.base_action_log_probs
         found = Row(
             identity=(*prompt, counts[prompt]),
             ids=experience.sequences[row][real],
@@ -57,6 +59,7 @@ def load_step(directory, step):
             pooled=states[row].unpack(),
             actor_log_probs=experience.action_log_probs[row][action].float(),
             rollout_log_probs=experience.rollout_log_probs[row][action],
+            reference_log_probs=None if reference is None else reference[row][action].float(),
             reward=float(experience.rewards[row]),
             advantages=experience.advantages[row][action].float(),
         )

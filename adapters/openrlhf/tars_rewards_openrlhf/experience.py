@@ -61,6 +61,7 @@ class TARSExperienceMaker(RemoteExperienceMaker):
         ]
         result = self.reward(rollouts, step=self.step)
         kl, log_probs = self._check_engine(experiences, rollouts)
+        self._check_reference(experiences, rollouts, log_probs)
         if self.run_log is not None:
             self.run_log.rollouts(self.step, rollouts, result, log_probs)
         self.metrics = dict(result.metrics) | kl
@@ -104,6 +105,23 @@ class TARSExperienceMaker(RemoteExperienceMaker):
         kl = rollout_kl([rollout.modality for rollout in rollouts], sampled, actor)
         self._guard.check(kl, self.step)
         return {f"tars/rollout_k3_kl/{modality}": value for modality, value in kl.items()}, actor
+
+    def _check_reference(self, experiences: list[Experience], rollouts: list[Rollout], actor: list[Tensor]) -> None:
+        """Before the first update policy and reference are one model; a KL term hides that one was loaded wrong."""
+        if self.step > 1 or experiences[0].base_action_log_probs is None:
+            return
+        reference = [
+            row[kept]
+            for experience in experiences
+            for row, kept in zip(experience.base_action_log_probs, experience.action_mask.bool(), strict=True)
+        ]
+        kl, limit = rollout_kl([rollout.modality for rollout in rollouts], reference, actor), self._guard.limit
+        if limit and not all(value <= limit for value in kl.values()):
+            raise AdapterError(
+                f"step 1: policy and reference, both loaded from {self.args.actor.model_name_or_path}, disagree before any "
+                f"update: k3 KL {kl}, expected at most {limit:.0e}. One of the two was not loaded right, or did not get the "
+                "audio; check the checkpoint's files and versions (--tars.max_rollout_kl 0 switches this off)"
+            )
 
 
 def rollouts_of(experience: Experience, extras: Extras, pooled: PackedStates | None, tokenizer: Any) -> list[Rollout]:

@@ -19,7 +19,9 @@ from tars_rewards.speech.checkpoint import checkpoint_family, publish
 from tars_rewards.speech.families import TrainableFamily
 from tars_rewards.transport import PackedStates, pack_states
 from tars_rewards_openrlhf.flags import read_flags
+from tars_rewards_openrlhf.lora import is_lora, push_merged, save_merged
 from tars_rewards_openrlhf.stock import plain_class, replace
+from tars_rewards_openrlhf.zero3 import restore_rotary
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
@@ -31,10 +33,13 @@ if TYPE_CHECKING:
         actor: Any
         strategy: Any
         tokenizer: Any
+        trainer: Any
 
         def init_model_from_pretrained(self, strategy: Any, pretrain: str, *args: Any, **kwargs: Any) -> None: ...
 
         def forward(self, *args: Any, **kwargs: Any) -> Any: ...
+
+        def broadcast_to_vllm(self) -> None: ...
 
         def save_model(self) -> None: ...
 
@@ -42,6 +47,8 @@ if TYPE_CHECKING:
 
     class _ReferenceBase:
         """``ReferenceModelActor``, which is not typed."""
+
+        model: Any
 
         def init_model_from_pretrained(self, strategy: Any, pretrain: str) -> None: ...
 else:
@@ -61,6 +68,7 @@ class PolicyActor(_PolicyBase):
             replace(stock_policy, "Actor", SpeechActor)
             replace(stock_policy, "merge_mm_train_inputs", merge_features, "mm_train_inputs_list device")
         super().init_model_from_pretrained(strategy, pretrain, *args, **kwargs)
+        restore_rotary(plain_model(self.actor))
         if self._tars_capture:
             decoder_layers(self.actor.model)  # raises for a model without a known text decoder, before any rollout
         if self._tars_family is not None:
@@ -91,6 +99,13 @@ class PolicyActor(_PolicyBase):
         pooled, self._tars_pooled = self._tars_pooled, []
         return pooled
 
+    def broadcast_to_vllm(self) -> None:
+        """Stock; a LoRA policy's adapters merged into the weights that vLLM knows."""
+        if is_lora(self.actor.model.module):
+            push_merged(self.trainer)
+        else:
+            super().broadcast_to_vllm()
+
     def save_model(self) -> None:
         """Stock, under the names of a published checkpoint."""
         super().save_model()
@@ -103,8 +118,16 @@ class PolicyActor(_PolicyBase):
             self._tars_publish(os.path.join(self.strategy.args.ckpt.path, f"{tag}_hf"))
 
     def _tars_publish(self, directory: str) -> None:
+        if is_lora(self.actor.model.module):
+            save_merged(self.actor.model.module, directory, write=self.strategy.is_rank_0())
         if self._tars_family is not None and self.strategy.is_rank_0():
             publish(directory, self._tars_source, self._tars_family)
+
+
+def plain_model(actor: Any) -> Any:
+    """The Hugging Face model in an actor, without DeepSpeed's engine and PEFT's wrapper."""
+    model = actor.model.module
+    return model.get_base_model() if is_lora(model) else model
 
 
 class ReferenceActor(_ReferenceBase):
@@ -116,6 +139,7 @@ class ReferenceActor(_ReferenceBase):
             replace(stock_launcher, "Actor", FrozenSpeechActor)
             replace(stock_vlm_utils, "merge_mm_train_inputs", merge_features, "mm_train_inputs_list device")
         super().init_model_from_pretrained(strategy, pretrain)
+        restore_rotary(plain_model(self.model))
 
 
 def completion_mask(
@@ -154,6 +178,10 @@ class SpeechActor(Actor):
             replace(stock_models, name, loader)
         super().__init__(pretrain, *args, **kwargs)
         self.is_vlm = True
+        if freeze_visual_encoder and is_lora(self.model):
+            # An adapter that is not trained adds nothing, and the encoder still encodes each clip once.
+            for path in {*family.towers, *family.audio_path}:
+                self.model.get_base_model().get_submodule(path).requires_grad_(False)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Stock forward of a model of text, with the audio features among its inputs."""

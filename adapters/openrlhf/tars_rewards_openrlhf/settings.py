@@ -54,11 +54,15 @@ def check_args(args: Namespace) -> None:
     if not value("vllm.num_engines"):
         refuse("vllm.num_engines", "completions come from vLLM; set it to 1 or more")
     if value("ds.lora.rank"):
-        refuse(
-            "ds.lora.rank",
-            "OpenRLHF pushes the policy's weights to vLLM one by one under their names in the adapted model, which vLLM "
-            "does not know; leave it out",
-        )
+        if value("train.enable_ema"):
+            refuse(
+                "train.enable_ema", "with --ds.lora.rank OpenRLHF averages adapters into other weights; leave it out"
+            )
+        if value("ds.load_in_4bit"):
+            refuse(
+                "ds.load_in_4bit",
+                "with --ds.lora.rank vLLM gets the adapted weights merged, which no 4 bits hold; leave it out",
+            )
     if value("algo.advantage.estimator") not in GROUP_BASELINES:
         refuse(
             "algo.advantage.estimator",

@@ -46,6 +46,7 @@ def install() -> None:
         setattr(torch.cuda, name, lambda *_, **__: None)
     after_import("torch.distributed.device_mesh", _mesh_of_cpus)
     after_import("openrlhf.utils.distributed_util", _push_by_gloo)
+    after_import("deepspeed.runtime.zero.partition_parameters", _gather_to_the_end)
 
 
 def _mesh_of_cpus(module: ModuleType) -> None:
@@ -72,3 +73,19 @@ def _push_by_gloo(module: ModuleType) -> None:
         return GlooBroadcast(master_address, master_port, rank, world_size)
 
     setattr(module, name, stateless_init_process_group)
+
+
+def _gather_to_the_end(module: ModuleType) -> None:
+    """ZeRO-3 gathers several weights at once and waits for the last of them only.
+
+    NCCL works through them in their order, gloo does not: what is written to a weight, or read from it, meets a gather that
+    still goes on. DeepSpeed waits for all of them since pull request 8539; 0.19.6 does not.
+    """
+    owner, label = module.Init, f"{module.__name__}.Init"
+    check_signature(owner._allgather_params_coalesced, ["self", "param_list", "hierarchy", "quantize"], label)
+    check_signature(owner._allgather_params_sequential, ["self", "param_list", "hierarchy"], label)
+
+    def gather(self: Any, param_list: list[Any], hierarchy: int = 0, quantize: bool = False) -> None:
+        self._allgather_params_sequential(param_list, hierarchy=hierarchy)
+
+    owner._allgather_params_coalesced = gather
