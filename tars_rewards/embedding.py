@@ -82,17 +82,20 @@ class TextEmbedder:
         size = self._batch_size
         with self._lock:
             found = self._lookup(dict.fromkeys(texts))
-            missing = sorted(set(texts) - set(found), key=lambda text: (len(text), text))
+            missing = [text for text in dict.fromkeys(texts) if text not in found]
+            sizes = dict(zip(missing, self._window.sizes(missing), strict=True))
+            missing.sort(key=lambda text: (sizes[text].read, text))
             try:
                 for start in range(0, len(missing), size):
-                    found.update(self._embed(missing[start : start + size]))
+                    batch = missing[start : start + size]
+                    found.update(self._embed(batch, [sizes[text].over for text in batch]))
             finally:
                 self._remember(found)
         entries = [found[text] for text in texts]
-        sizes = sorted({entry.vector.size for entry in entries})
-        if len(sizes) > 1:
+        dimensions = sorted({entry.vector.size for entry in entries})
+        if len(dimensions) > 1:
             raise EmbeddingError(
-                f"expected embeddings of one dimension, got {sizes}; if an on-disk cache is in use, give another "
+                f"expected embeddings of one dimension, got {dimensions}; if an on-disk cache is in use, give another "
                 "directory, or another model_id to an embedder that has changed"
             )
         self._warn_once(found.values())
@@ -108,12 +111,12 @@ class TextEmbedder:
         unknown = [text for text in dict.fromkeys(texts) if text not in over]
         if unknown:
             with self._lock:
-                over.update(zip(unknown, self._over_window(unknown), strict=True))
+                over.update(zip(unknown, (size.over for size in self._window.sizes(unknown)), strict=True))
         return np.array([over[text] for text in texts], bool)
 
     @property
     def _tells_window(self) -> bool:
-        return self._window.exceeded_by([]) is not None
+        return self._window.told
 
     @property
     def _batch_size(self) -> int:
@@ -125,12 +128,12 @@ class TextEmbedder:
             )
         return int(size)
 
-    def _embed(self, texts: list[str]) -> dict[str, _Entry]:
+    def _embed(self, texts: list[str], over_window: list[bool]) -> dict[str, _Entry]:
         vectors = self._vectors(texts)
         # Copies: an embedder may fill the same buffer again, and a row that is kept must not keep its whole batch.
         entries = {
             text: _Entry(vector.copy(), over)
-            for text, vector, over in zip(texts, vectors, self._over_window(texts), strict=True)
+            for text, vector, over in zip(texts, vectors, over_window, strict=True)
         }
         if self._store is not None:
             for text, entry in entries.items():
@@ -156,8 +159,8 @@ class TextEmbedder:
         if self._store is not None:
             looked_up = {text: self._store.get(text) for text in texts if text not in found}
             stored = {text: vector for text, vector in looked_up.items() if vector is not None}
-            flags = self._over_window(list(stored))
-            found.update((text, _Entry(stored[text], over)) for text, over in zip(stored, flags, strict=True))
+            sizes = self._window.sizes(list(stored))
+            found.update((text, _Entry(stored[text], size.over)) for text, size in zip(stored, sizes, strict=True))
         return found
 
     def _remember(self, found: dict[str, _Entry]) -> None:
@@ -166,9 +169,6 @@ class TextEmbedder:
             self._memory.move_to_end(text)
         while len(self._memory) > self._memory_size:
             self._memory.popitem(last=False)
-
-    def _over_window(self, texts: list[str]) -> list[bool]:
-        return self._window.exceeded_by(texts) or [False] * len(texts)
 
     def _warn_once(self, entries: Iterable[_Entry]) -> None:
         if self._warned:
