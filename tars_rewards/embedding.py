@@ -198,12 +198,13 @@ class SentenceTransformerEmbedder:
     Args:
         model: Name or directory.
         device: Where it runs; None: sentence-transformers decides.
+        dtype: Precision of its weights, whatever that of the checkpoint: "float32", "bfloat16" or "float16".
 
     Raises:
         MissingDependencyError: sentence-transformers is not installed.
     """
 
-    def __init__(self, model: str, *, device: str | None = None) -> None:
+    def __init__(self, model: str, *, device: str | None = None, dtype: str = "float32") -> None:
         try:
             from sentence_transformers import SentenceTransformer
         except ModuleNotFoundError as error:
@@ -213,8 +214,8 @@ class SentenceTransformerEmbedder:
                 f"the behavior term needs sentence-transformers to run {model!r}, and it is not installed; "
                 "pip install tars-rewards[embeddings], pass your own embedder, or set beta=0"
             ) from error
-        self._model = SentenceTransformer(model, device=device)
-        self.model_id = _model_id(model)
+        self._model = SentenceTransformer(model, device=device, model_kwargs={"dtype": dtype})
+        self.model_id = f"{_model_id(model)} in {dtype}"
         # Padding costs more than calls on a CPU; an accelerator wants to be filled.
         self.batch_size = 8 if self._model.device.type == "cpu" else 64
 
@@ -244,7 +245,9 @@ def default_embedder(config: TARSConfig) -> Embedder:
         ConfigError: The endpoint's API key is not where the settings say.
     """
     if config.embedder_url is None:
-        return SentenceTransformerEmbedder(config.embedder, device=config.embedder_device)
+        return SentenceTransformerEmbedder(
+            config.embedder, device=config.embedder_device, dtype=config.embedder_dtype
+        )
     from tars_rewards.embedding_endpoint import EndpointEmbedder
 
     return EndpointEmbedder(
