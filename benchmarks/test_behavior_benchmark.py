@@ -27,12 +27,14 @@ from scipy.stats import bootstrap
 from tars_rewards import Rollout, TARSConfig, TARSReward
 from tars_rewards.embedding import SentenceTransformerEmbedder
 
-ROUNDS = 7
+ROUNDS = 9
 QUESTIONS, SAMPLES, WORDS, DUPLICATES = 8, 4, 200, 13
-BATCH_SIZES = (2, 4, 8, 16)  # of the bare encoder
-VOCABULARY = """the a of to and in is it that we so which then if question asks about speed force mass heat water plant cell
-energy light sound metal river option answer because therefore first second difference increases decreases temperature
-photosynthesis acceleration evaporates approximately consequently 12 9.8 300 between each with from cannot would object""".split()
+BATCH_SIZES = (2, 4, 8)  # of the bare encoder
+VOCABULARY = (
+    "the a of to and in is it that we so which then if question asks about speed force mass heat water plant cell energy "
+    "light sound metal river option answer because therefore first second difference increases decreases temperature "
+    "photosynthesis acceleration evaporates approximately consequently 12 9.8 300 between each with from cannot would"
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::tars_rewards.errors.EmbeddingWindowWarning")
 
@@ -60,7 +62,7 @@ def model(directory):
 
 def completion(draw):
     """Sentences of a dozen words between the tags."""
-    words = draw.choices(VOCABULARY, k=round(min(max(draw.gauss(WORDS, 30), 120), 280)))
+    words = draw.choices(VOCABULARY.split(), k=round(min(max(draw.gauss(WORDS, 30), 120), 280)))
     words[11::12] = [f"{word}." for word in words[11::12]]
     return f"<think>{' '.join(words)}.</think><answer>The answer is {draw.choice('ABCD')}.</answer>"
 
@@ -69,9 +71,11 @@ def completion(draw):
 def rollouts():
     draw = random.Random(0)
     texts = [[completion(draw) for _ in range(2 * SAMPLES)] for _ in range(QUESTIONS)]
-    for number in range(DUPLICATES):  # spread over the questions and over both modalities
-        question, place = texts[number % QUESTIONS], 2 * (number // QUESTIONS) + 1
-        question[(place + SAMPLES) % (2 * SAMPLES)] = question[place - 1]
+    for number in range(
+        DUPLICATES
+    ):  # one in every question between the modalities, then some between spoken completions
+        question = texts[number % QUESTIONS]
+        question[SAMPLES + 1 if number < QUESTIONS else 1] = question[0 if number < QUESTIONS else 2]
     rollouts = [
         Rollout(f"q{pair}", modality, sample, text, correct=True)
         for pair, question in enumerate(texts)

