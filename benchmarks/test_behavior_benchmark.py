@@ -12,6 +12,7 @@ one `encode()` a string   what the authors do: two for each spoken completion, i
 ========================  =========================================================================================
 """
 
+import asyncio
 import random
 import statistics
 import time
@@ -26,10 +27,12 @@ from scipy.stats import bootstrap
 
 from tars_rewards import Rollout, TARSConfig, TARSReward
 from tars_rewards.embedding import SentenceTransformerEmbedder
+from tars_rewards.integration.completion_embedder import CompletionEmbedder
 
 ROUNDS = 9
 QUESTIONS, SAMPLES, WORDS, DUPLICATES = 8, 4, 200, 13
 BATCH_SIZES = (2, 4, 8)  # of the bare encoder
+QUANTILES = {"median": 0.5, "99 %": 0.99, "at most": 1}
 VOCABULARY = (
     "the a of to and in is it that we so which then if question asks about speed force mass heat water plant cell energy "
     "light sound metal river option answer because therefore first second difference increases decreases temperature "
@@ -161,6 +164,60 @@ def test_what_the_behavior_term_costs(rollouts, embedders, model):
         ),
     }
     assert all(met.values()), {name: str(GOALS[name]) for name, good in met.items() if not good}
+
+
+def test_embedding_beside_generation(rollouts, embedders):
+    """Sixteen completions at a time end on an event loop, for twice as long as the real embedder needs for all of them.
+
+    What a training sees is the row behavior/hidden; here is also shown how late the event loop comes meanwhile.
+    """
+    every = [rollout.completion for rollout in rollouts]
+    alone = TARSReward(TARSConfig(alpha=0), embedder=embedders["float32"])
+    begun = time.perf_counter()
+    alone.embed(every)
+    needed = time.perf_counter() - begun
+
+    reward = TARSReward(TARSConfig(alpha=0), embedder=embedders["float32"])
+    busy, ended, late, embed = [], [], [], reward.embed
+
+    def noted(texts):
+        begun = time.perf_counter()
+        vectors = embed(texts)
+        busy.append((begun, time.perf_counter()))
+        return vectors
+
+    reward.embed = noted
+    embedder = CompletionEmbedder(reward)
+
+    async def main():
+        slots, mean = asyncio.Semaphore(16), statistics.mean(map(len, every))
+
+        async def complete(text):
+            async with slots:
+                await asyncio.sleep(2 * needed / len(every) * 16 * len(text) / mean)
+            ended.append(time.perf_counter())
+            return await embedder.embed(text)
+
+        async def watch():
+            while True:
+                due = time.perf_counter() + 0.005
+                await asyncio.sleep(0.005)
+                late.append(time.perf_counter() - due)
+
+        watching = asyncio.create_task(watch())
+        await asyncio.gather(*map(complete, every))
+        watching.cancel()
+
+    asyncio.run(main())
+    last = max(ended)
+    hidden = sum(max(0, min(end, last) - begin) for begin, end in busy) / sum(end - begin for begin, end in busy)
+    lateness = ", ".join(f"{1e3 * np.quantile(late, q):.1f} ms ({name})" for name, q in QUANTILES.items())
+    print(
+        f"\n{100 * hidden:.1f} % of {needed:.1f} s hidden in {len(busy)} batches, the last one ready "
+        f"{max(end for _, end in busy) - last:.2f} s after the last completion; event loop late by {lateness}"
+    )
+    assert hidden >= 0.9
+    assert sum(begin > last for begin, _ in busy) <= 1
 
 
 def measured(ways):
