@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LAYER_GROUPS = ("all", "shallow", "middle", "deep", "last")
 ANSWER_EXTRACTORS = ("tags", "voicebench", "xfinder")
-EMBEDDER_DTYPES = ("float32", "bfloat16", "float16")
+EMBEDDER_DTYPES = ("auto", "float32", "bfloat16", "float16")
 EMBEDDER_FAILURES = ("stop", "invalid")
 
 _Config = TypeVar("_Config")
@@ -80,9 +80,9 @@ class TARSConfig:
     """Model of the behavior term: a sentence-transformers name or local directory, or what `embedder_url` calls it."""
     embedder_device: str | None = None
     """Where that model runs, such as "cpu" or "cuda:0"; None: sentence-transformers decides."""
-    embedder_dtype: str = "float32"
-    """Precision of its weights: "float32", "bfloat16" or "float16". The halves change the reward, but hardly (see
-    `SentenceTransformerEmbedder`), and are faster where the processor computes in them: GPUs, CPUs with AMX."""
+    embedder_dtype: str = "auto"
+    """Precision of its weights: "float32", "bfloat16", "float16", or "auto": the checkpoint's own. The halves are faster where
+    the processor computes in them (GPUs, CPUs with AMX); what they change is said at `SentenceTransformerEmbedder`."""
     embedder_url: str | None = None
     """Base URL of an OpenAI-compatible embeddings endpoint that runs the model (vLLM, TEI, …), such as
     "http://host:8000/v1"; None: sentence-transformers runs it. See `embedding_endpoint`."""

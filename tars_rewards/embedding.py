@@ -200,13 +200,13 @@ class SentenceTransformerEmbedder:
     Args:
         model: Name or directory.
         device: Where it runs; None: sentence-transformers decides.
-        dtype: Precision of its weights, whatever that of the checkpoint: "float32", "bfloat16" or "float16".
+        dtype: Precision of its weights: "float32", "bfloat16", "float16", or "auto": the checkpoint's own.
 
     Raises:
         MissingDependencyError: sentence-transformers is not installed.
     """
 
-    def __init__(self, model: str, *, device: str | None = None, dtype: str = "float32") -> None:
+    def __init__(self, model: str, *, device: str | None = None, dtype: str = "auto") -> None:
         try:
             from sentence_transformers import SentenceTransformer
         except ModuleNotFoundError as error:
@@ -217,7 +217,7 @@ class SentenceTransformerEmbedder:
                 "pip install tars-rewards[embeddings], pass your own embedder, or set beta=0"
             ) from error
         self._model = SentenceTransformer(model, device=device, model_kwargs={"dtype": dtype})
-        self.model_id = f"{_model_id(model)} in {dtype}"
+        self.model_id = f"{_model_id(model)} in {getattr(next(self._model.parameters(), None), 'dtype', dtype)}"
         # Padding costs more than calls on a CPU; an accelerator wants to be filled.
         self.batch_size = 8 if self._model.device.type == "cpu" else 64
 

@@ -125,10 +125,11 @@ def test_modalities_must_differ() -> None:
         TARSConfig(target_modality="text")
 
 
-def test_an_endpoint_has_its_own_precision() -> None:
-    assert TARSConfig(embedder_url="http://host/v1", embedder_dtype="float32").embedder_url == "http://host/v1"
-    with pytest.raises(ConfigError, match=r"embedder_dtype is 'bfloat16', but the endpoint .*start the endpoint with"):
-        TARSConfig(embedder_url="http://host/v1", embedder_dtype="bfloat16")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_an_endpoint_has_its_own_precision(dtype: str) -> None:
+    assert TARSConfig(embedder_url="http://host/v1").embedder_dtype == "auto"
+    with pytest.raises(ConfigError, match=f"embedder_dtype is '{dtype}', but the endpoint .*start the endpoint with"):
+        TARSConfig(embedder_url="http://host/v1", embedder_dtype=dtype)
 
 
 def test_from_mapping() -> None:

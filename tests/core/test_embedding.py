@@ -210,6 +210,7 @@ def test_precision_of_the_weights(minilm: SentenceTransformerEmbedder, minilm_di
     ids = [minilm.model_id, *(reward.embedder.model_id for reward in made.values())]
     assert len(set(ids)) == 3
     assert plain.embedder.model_id == minilm.model_id
+    assert SentenceTransformerEmbedder(minilm_dir, device="cpu", dtype="float32").model_id == minilm.model_id
 
 
 def test_missing_package_names_the_extra() -> None:
