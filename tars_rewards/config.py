@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LAYER_GROUPS = ("all", "shallow", "middle", "deep", "last")
 ANSWER_EXTRACTORS = ("tags", "voicebench", "xfinder")
+EMBEDDER_DTYPES = ("auto", "float32", "bfloat16", "float16")
 EMBEDDER_FAILURES = ("stop", "invalid")
 
 _Config = TypeVar("_Config")
@@ -79,6 +80,9 @@ class TARSConfig:
     """Model of the behavior term: a sentence-transformers name or local directory, or what `embedder_url` calls it."""
     embedder_device: str | None = None
     """Where that model runs, such as "cpu" or "cuda:0"; None: sentence-transformers decides."""
+    embedder_dtype: str = "auto"
+    """Precision of its weights: "float32", "bfloat16", "float16", or "auto": the checkpoint's own. The halves are faster where
+    the processor computes in them (GPUs, CPUs with AMX); what they change is said at `SentenceTransformerEmbedder`."""
     embedder_url: str | None = None
     """Base URL of an OpenAI-compatible embeddings endpoint that runs the model (vLLM, TEI, …), such as
     "http://host:8000/v1"; None: sentence-transformers runs it. See `embedding_endpoint`."""
@@ -122,7 +126,14 @@ class TARSConfig:
             raise _wrong("answer_extractor", f"one of {', '.join(ANSWER_EXTRACTORS)}", self.answer_extractor)
         if self.on_embedder_failure not in EMBEDDER_FAILURES:
             raise _wrong("on_embedder_failure", f"one of {', '.join(EMBEDDER_FAILURES)}", self.on_embedder_failure)
+        if self.embedder_dtype not in EMBEDDER_DTYPES:
+            raise _wrong("embedder_dtype", f"one of {', '.join(EMBEDDER_DTYPES)}", self.embedder_dtype)
         if self.embedder_url is not None:
+            if self.embedder_dtype != TARSConfig.embedder_dtype:
+                raise ConfigError(
+                    f"embedder_dtype is {self.embedder_dtype!r}, but the endpoint at embedder_url has loaded its model "
+                    "already; start the endpoint with that precision, and leave embedder_dtype out"
+                )
             object.__setattr__(self, "embedder_url", base_url(self.embedder_url))
         if self.embedder_api_key_var is not None and not _is_variable(self.embedder_api_key_var):
             # Not repeated: it may be the key itself.

@@ -82,17 +82,20 @@ class TextEmbedder:
         size = self._batch_size
         with self._lock:
             found = self._lookup(dict.fromkeys(texts))
-            missing = sorted(set(texts) - set(found), key=lambda text: (len(text), text))
+            missing = [text for text in dict.fromkeys(texts) if text not in found]
+            sizes = dict(zip(missing, self._window.sizes(missing), strict=True))
+            missing.sort(key=lambda text: (sizes[text].read, text))
             try:
                 for start in range(0, len(missing), size):
-                    found.update(self._embed(missing[start : start + size]))
+                    batch = missing[start : start + size]
+                    found.update(self._embed(batch, [sizes[text].over for text in batch]))
             finally:
                 self._remember(found)
         entries = [found[text] for text in texts]
-        sizes = sorted({entry.vector.size for entry in entries})
-        if len(sizes) > 1:
+        dimensions = sorted({entry.vector.size for entry in entries})
+        if len(dimensions) > 1:
             raise EmbeddingError(
-                f"expected embeddings of one dimension, got {sizes}; if an on-disk cache is in use, give another "
+                f"expected embeddings of one dimension, got {dimensions}; if an on-disk cache is in use, give another "
                 "directory, or another model_id to an embedder that has changed"
             )
         self._warn_once(found.values())
@@ -108,12 +111,12 @@ class TextEmbedder:
         unknown = [text for text in dict.fromkeys(texts) if text not in over]
         if unknown:
             with self._lock:
-                over.update(zip(unknown, self._over_window(unknown), strict=True))
+                over.update(zip(unknown, (size.over for size in self._window.sizes(unknown)), strict=True))
         return np.array([over[text] for text in texts], bool)
 
     @property
     def _tells_window(self) -> bool:
-        return self._window.exceeded_by([]) is not None
+        return self._window.told
 
     @property
     def _batch_size(self) -> int:
@@ -125,12 +128,11 @@ class TextEmbedder:
             )
         return int(size)
 
-    def _embed(self, texts: list[str]) -> dict[str, _Entry]:
+    def _embed(self, texts: list[str], over_window: list[bool]) -> dict[str, _Entry]:
         vectors = self._vectors(texts)
         # Copies: an embedder may fill the same buffer again, and a row that is kept must not keep its whole batch.
         entries = {
-            text: _Entry(vector.copy(), over)
-            for text, vector, over in zip(texts, vectors, self._over_window(texts), strict=True)
+            text: _Entry(vector.copy(), over) for text, vector, over in zip(texts, vectors, over_window, strict=True)
         }
         if self._store is not None:
             for text, entry in entries.items():
@@ -156,8 +158,8 @@ class TextEmbedder:
         if self._store is not None:
             looked_up = {text: self._store.get(text) for text in texts if text not in found}
             stored = {text: vector for text, vector in looked_up.items() if vector is not None}
-            flags = self._over_window(list(stored))
-            found.update((text, _Entry(stored[text], over)) for text, over in zip(stored, flags, strict=True))
+            sizes = self._window.sizes(list(stored))
+            found.update((text, _Entry(stored[text], size.over)) for text, size in zip(stored, sizes, strict=True))
         return found
 
     def _remember(self, found: dict[str, _Entry]) -> None:
@@ -166,9 +168,6 @@ class TextEmbedder:
             self._memory.move_to_end(text)
         while len(self._memory) > self._memory_size:
             self._memory.popitem(last=False)
-
-    def _over_window(self, texts: list[str]) -> list[bool]:
-        return self._window.exceeded_by(texts) or [False] * len(texts)
 
     def _warn_once(self, entries: Iterable[_Entry]) -> None:
         if self._warned:
@@ -195,15 +194,19 @@ class TextEmbedder:
 class SentenceTransformerEmbedder:
     """A sentence-transformers model, loaded from a hub name or a local directory.
 
+    Measured with MiniLM (all-MiniLM-L6-v2) on texts of 200 words: weights in bfloat16 move an embedding's values by at most
+    3.6e-3 and the behavior term by at most 1.5e-3, 4e-4 on average, where it spreads by 0.03 within a question.
+
     Args:
         model: Name or directory.
         device: Where it runs; None: sentence-transformers decides.
+        dtype: Precision of its weights: "float32", "bfloat16", "float16", or "auto": the checkpoint's own.
 
     Raises:
         MissingDependencyError: sentence-transformers is not installed.
     """
 
-    def __init__(self, model: str, *, device: str | None = None) -> None:
+    def __init__(self, model: str, *, device: str | None = None, dtype: str = "auto") -> None:
         try:
             from sentence_transformers import SentenceTransformer
         except ModuleNotFoundError as error:
@@ -213,10 +216,11 @@ class SentenceTransformerEmbedder:
                 f"the behavior term needs sentence-transformers to run {model!r}, and it is not installed; "
                 "pip install tars-rewards[embeddings], pass your own embedder, or set beta=0"
             ) from error
-        self._model = SentenceTransformer(model, device=device)
-        self.model_id = _model_id(model)
-        # Padding costs more than calls on a CPU; an accelerator wants to be filled.
-        self.batch_size = 8 if self._model.device.type == "cpu" else 64
+        self._model = SentenceTransformer(model, device=device, model_kwargs={"dtype": dtype})
+        self.model_id = f"{_model_id(model)} in {getattr(next(self._model.parameters(), None), 'dtype', dtype)}"
+        # A CPU is fastest with little padding and with what its caches hold; an accelerator wants to be filled.
+        # Texts a forward, and a call, which costs something too.
+        self._together, self.batch_size = (4, 16) if self._model.device.type == "cpu" else (64, 64)
 
     @property
     def max_tokens(self) -> float | None:
@@ -231,7 +235,7 @@ class SentenceTransformerEmbedder:
     def encode(self, texts: list[str]) -> npt.NDArray[Any]:
         """[texts, dim]; the texts go to the model as they are, without a prompt, be it the model's default one."""
         vectors: npt.NDArray[Any] = self._model.encode(
-            texts, prompt="", batch_size=max(1, len(texts)), show_progress_bar=False, convert_to_numpy=True
+            texts, prompt="", batch_size=self._together, show_progress_bar=False, convert_to_numpy=True
         )
         return vectors
 
@@ -244,7 +248,7 @@ def default_embedder(config: TARSConfig) -> Embedder:
         ConfigError: The endpoint's API key is not where the settings say.
     """
     if config.embedder_url is None:
-        return SentenceTransformerEmbedder(config.embedder, device=config.embedder_device)
+        return SentenceTransformerEmbedder(config.embedder, device=config.embedder_device, dtype=config.embedder_dtype)
     from tars_rewards.embedding_endpoint import EndpointEmbedder
 
     return EndpointEmbedder(

@@ -5,7 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
+
+_COUNTED = 1024
+"""Texts whose tokens are counted at once: the tokens of all completions of a large batch would fill the memory."""
+
+
+class Size(NamedTuple):
+    """How long a text is to an embedder."""
+
+    read: float  #: tokens that the embedder reads of it, or characters where tokens are not counted
+    over: bool  #: the text exceeds the window
 
 
 class Window:
@@ -27,14 +37,18 @@ class Window:
         told: float | None = getattr(self._embedder, "max_tokens", getattr(self._embedder, "max_seq_length", None))
         return told
 
-    def exceeded_by(self, texts: Sequence[str]) -> list[bool] | None:
-        """Which texts do not fit; None where the embedder tells no window, or cannot count tokens."""
+    @property
+    def told(self) -> bool:
+        """Whether it can be said which texts do not fit."""
+        return self.tokens == math.inf or (self.tokens is not None and self._counter is not None)
+
+    def sizes(self, texts: Sequence[str]) -> list[Size]:
+        """Size of each text; `over` is False too where that is not told."""
         tokens, count = self.tokens, self._counter
-        if tokens == math.inf:
-            return [False] * len(texts)
-        if tokens is None or count is None:
-            return None
-        return [length > tokens for length in count(list(texts))] if texts else []
+        if count is None or tokens is None or tokens == math.inf:
+            return [Size(len(text), False) for text in texts]
+        blocks = (list(texts[start : start + _COUNTED]) for start in range(0, len(texts), _COUNTED))
+        return [Size(min(length, tokens), length > tokens) for block in blocks for length in count(block)]
 
     @property
     def _counter(self) -> Callable[[list[str]], Sequence[int]] | None:

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tars_rewards.answers import strip_tags
 from tars_rewards.errors import EmbedderFailedError, EmbedderFailureWarning
-from tars_rewards.integration.embedding_batcher import EmbeddingBatcher, Vector
+from tars_rewards.integration.embedding_batcher import EmbeddingBatcher
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from tars_rewards.reward import TARSReward
 
 PAUSE = 60.0
@@ -22,7 +25,9 @@ PAUSE = 60.0
 class EmbeddedCompletion(NamedTuple):
     """What the final reward needs to know of a completion's embedding."""
 
-    vector: Vector | None  #: float32 [dim]; None: there is nothing in the text to embed, or the embedder failed
+    vector: (
+        npt.NDArray[np.float32] | None
+    )  #: float32 [dim]; None: there is nothing in the text to embed, or the embedder failed
     over_window: bool | None  #: the text exceeds the embedder's window; None: not told, or there is no vector
     failed: bool = False  #: see `Rollout.embedding_failed`
 
@@ -56,20 +61,18 @@ class CompletionEmbedder:
         if not text.strip():  # takes part in no comparison, and endpoints refuse it
             return EmbeddedCompletion(None, None)
         try:
-            vector = await self._batcher.embed(completion)
+            return await self._batcher.embed(completion)
         except EmbedderFailedError:
             if not self._tolerates:
                 raise
             return EmbeddedCompletion(None, None, failed=True)
-        flags = self._reward.over_window([completion])
-        return EmbeddedCompletion(vector, None if flags is None else bool(flags[0]))
 
-    def _encode(self, completions: Sequence[str]) -> Vector:
+    def _encode(self, completions: Sequence[str]) -> list[EmbeddedCompletion]:
         begun = time.monotonic()
         if begun < self._asked_again:
             raise EmbedderFailedError("the embedder failed a moment ago, and is not asked again yet")
         try:
-            return self._reward.embed(completions)
+            vectors = self._reward.embed(completions)
         except EmbedderFailedError as error:
             if self._tolerates:
                 ended = time.monotonic()
@@ -82,6 +85,10 @@ class CompletionEmbedder:
                     stacklevel=2,
                 )
             raise
+        # Here and not where they are awaited: a text that is no longer remembered is counted anew, and that takes a while.
+        flags = self._reward.over_window(completions)
+        told = [None] * len(vectors) if flags is None else map(bool, flags)
+        return [EmbeddedCompletion(vector, over) for vector, over in zip(vectors, told, strict=True)]
 
 
 def over_window_metric(flags: Iterable[float | None]) -> dict[str, float]:

@@ -66,6 +66,8 @@ def test_layers(given: object, kept: object) -> None:
         ("embedder", ""),
         ("embedder", None),
         ("embedder_device", 0),
+        ("embedder_dtype", "bf16"),
+        ("embedder_dtype", None),
         ("embedder_url", ""),
         ("embedder_url", 8000),
         ("embedder_url", "localhost:8000/v1"),
@@ -121,6 +123,13 @@ def test_an_endpoint() -> None:
 def test_modalities_must_differ() -> None:
     with pytest.raises(ConfigError, match="both 'text'"):
         TARSConfig(target_modality="text")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_an_endpoint_has_its_own_precision(dtype: str) -> None:
+    assert TARSConfig(embedder_url="http://host/v1").embedder_dtype == "auto"
+    with pytest.raises(ConfigError, match=f"embedder_dtype is '{dtype}', but the endpoint .*start the endpoint with"):
+        TARSConfig(embedder_url="http://host/v1", embedder_dtype=dtype)
 
 
 def test_from_mapping() -> None:

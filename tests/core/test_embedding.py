@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tars_rewards import TARSConfig, TARSReward
 from tars_rewards.cache import EmbeddingStore
 from tars_rewards.embedding import SentenceTransformerEmbedder, TextEmbedder, as_vectors
 from tars_rewards.errors import EmbeddingError, EmbeddingWindowWarning
@@ -188,6 +189,28 @@ def test_model_id_tells_directories_apart_by_content(minilm: SentenceTransformer
     (tmp_path / "weights").write_text("22")
     assert _model_id(str(tmp_path)) not in (first, minilm.model_id)
     assert _model_id("Qwen/Qwen3-Embedding-0.6B") == "Qwen/Qwen3-Embedding-0.6B"
+
+
+def test_precision_of_the_weights(minilm: SentenceTransformerEmbedder, minilm_dir: str, tmp_path) -> None:
+    """Vectors are alike and float32 in any case; the id that an on-disk cache goes by tells the precisions apart."""
+    texts = ["The answer is B.", "It rained all day, so the match was off.", "cat " * 250]
+    exact = TextEmbedder(minilm).encode(texts).vectors
+    assert next(minilm._model.parameters()).dtype == torch.float32
+    made = {}
+    for dtype, error in (("bfloat16", 1e-2), ("float16", 1e-3)):
+        config = TARSConfig(embedder=minilm_dir, embedder_device="cpu", embedder_dtype=dtype, embedding_cache=tmp_path)
+        made[dtype] = TARSReward(config)
+        vectors = made[dtype].embed(texts)
+        assert next(made[dtype].embedder._model.parameters()).dtype == getattr(torch, dtype)
+        assert vectors.dtype == np.float32
+        np.testing.assert_allclose(vectors, exact, atol=error)
+        assert np.abs(vectors - exact).max() > 1e-6
+    plain = TARSReward(TARSConfig(embedder=minilm_dir, embedder_device="cpu", embedding_cache=tmp_path))
+    np.testing.assert_array_equal(plain.embed(texts), exact)
+    ids = [minilm.model_id, *(reward.embedder.model_id for reward in made.values())]
+    assert len(set(ids)) == 3
+    assert plain.embedder.model_id == minilm.model_id
+    assert SentenceTransformerEmbedder(minilm_dir, device="cpu", dtype="float32").model_id == minilm.model_id
 
 
 def test_missing_package_names_the_extra() -> None:

@@ -44,7 +44,7 @@ def test_a_plain_sentence_transformer_is_counted_and_warned_of(model: object) ->
 
 def test_the_default_prompt_of_a_plain_model_takes_its_place_in_the_window(model: object) -> None:
     model.prompts, model.default_prompt_name = {"query": "find: "}, "query"
-    assert Window(model).exceeded_by([FITS, "cat"]) == [True, False]
+    assert Window(model).sizes([FITS, "cat"]) == [(256, True), (5, False)]
 
 
 def test_a_window_that_is_changed_later(model: object) -> None:
@@ -100,5 +100,34 @@ def test_a_window_that_is_not_told_is_warned_of_once_and_gives_no_metric(told: d
 )
 def test_windows_that_are_told(told: dict, over: list[bool]) -> None:
     window = Window(SimpleNamespace(**told))
-    assert window.exceeded_by(["a b", "a b c"]) == over
-    assert window.exceeded_by([]) == []
+    assert window.told
+    assert [size.over for size in window.sizes(["a b", "a b c"])] == over
+    assert window.sizes([]) == []
+
+
+def test_batches_are_of_like_length_in_tokens_where_those_are_counted() -> None:
+    """Padding is in tokens, and what is over the window is read as far as the window only."""
+    calls: list[list[str]] = []
+
+    def encode(texts: list[str]) -> np.ndarray:
+        calls.append(texts)
+        return ones(texts)
+
+    embedder = SimpleNamespace(encode=encode, max_tokens=3, count_tokens=words, batch_size=2)
+    texts = ["antidisestablishmentarianism", "a b c d e", "a b", "extraordinarily longish thing here"]
+    with pytest.warns(EmbeddingWindowWarning):
+        assert TextEmbedder(embedder).encode(texts).over_window.tolist() == [False, True, False, True]
+    assert calls == [["antidisestablishmentarianism", "a b"], ["a b c d e", "extraordinarily longish thing here"]]
+
+
+def test_tokens_of_very_many_texts_are_counted_in_blocks() -> None:
+    blocks: list[int] = []
+
+    def count(texts: list[str]) -> list[int]:
+        blocks.append(len(texts))
+        return words(texts)
+
+    texts = ["a " * (number % 5) for number in range(3000)]
+    sizes = Window(SimpleNamespace(max_tokens=3, count_tokens=count)).sizes(texts)
+    assert blocks == [1024, 1024, 952]
+    assert [size.over for size in sizes] == [number % 5 == 4 for number in range(3000)]

@@ -1,6 +1,7 @@
 """Completions embedded one by one: what travels with each, and that a dead embedder is not waited for again and again."""
 
 import asyncio
+import threading
 import time
 import warnings
 
@@ -54,6 +55,27 @@ def test_what_travels_with_a_completion(mode):
     assert (long.vector.tolist(), long.over_window, long.failed) == ([5, 1], True, False)
     assert blank == (None, None, False)
     assert [text for call in embedder.calls for text in call] == ["a b", "a b c"]
+
+
+@pytest.mark.filterwarnings("ignore:.*window")
+@pytest.mark.parametrize("remembered", [0, 100])
+def test_all_that_takes_time_is_done_beside_the_event_loop(remembered):
+    """Also what is not remembered when its turn comes."""
+    threads = set()
+
+    class Watched(Embedder):
+        def encode(self, texts):
+            threads.add(threading.current_thread())
+            return super().encode(texts)
+
+        def count_tokens(self, texts):
+            threads.add(threading.current_thread())
+            return super().count_tokens(texts)
+
+    found = embed(made(Watched(), embedding_cache_size=remembered), "a b", "a b c", "a b")
+    assert [each.over_window for each in found] == [False, True, False]
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 def test_what_is_blank_without_its_tags_is_not_embedded():

@@ -74,7 +74,9 @@ def test_flags_set_what_they_say():
     config, options = parsed(
         *("--tars.alpha", "0.5", "--tars.layers", "[0, -1]", "--tars.center", "--tars.embedder", "a/b"),
         *("--tars.embedder_device", "cuda:1", "--tars.max_rollout_kl", "0", "--tars.embedding_cache", "null"),
+        *("--tars.embedder_dtype", "bfloat16"),
     )
+    assert config.embedder_dtype == "bfloat16"
     assert (config.alpha, config.layers, config.center, config.embedder) == (0.5, (0, -1), True, "a/b")
     assert (config.embedder_device, config.embedding_cache, options.max_rollout_kl) == ("cuda:1", None, 0)
     assert parsed("--tars.layers", "[0.0, 0.5]")[0].layers == (0.0, 0.5)

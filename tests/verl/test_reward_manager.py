@@ -171,7 +171,7 @@ def test_the_embedder_runs_on_the_cpu_unless_told_otherwise(monkeypatch):
     made = []
     monkeypatch.setattr(
         "tars_rewards.embedding.SentenceTransformerEmbedder",
-        lambda name, device: made.append(device) or SimpleNamespace(encode=None),
+        lambda name, device, dtype: made.append(device) or SimpleNamespace(encode=None),
     )
     for kwargs in ({}, {"embedder_device": None}, {"embedder_device": "cuda:3"}):
         assert TARSReward(**kwargs).embedder
