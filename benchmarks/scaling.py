@@ -34,7 +34,7 @@ class Model:
     @property
     def bytes(self) -> int:
         """Of a completion's pooled states, as they are sent."""
-        return 2 * self.layers * self.hidden
+        return self.layers * (2 * self.hidden + 72)
 
 
 MODELS = (

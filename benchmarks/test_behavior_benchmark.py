@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from results import GOALS, record
+from results import GOALS, record, unit_cost
 from scipy.stats import bootstrap
 
 from tars_rewards import Rollout, TARSConfig, TARSReward
@@ -140,6 +140,8 @@ def test_what_the_behavior_term_costs(rollouts, embedders, model):
         "seconds": {name: round(statistics.median(each), 4) for name, each in seconds.items()},
     }
     print(f"\n{details}")
+    each = statistics.median(seconds["every completion"]) / len(tokens)
+    unit_cost("behavior/text", each, "s", rounds=ROUNDS)
 
     def ratio(name, above, below, **more):
         ratios = np.divide(seconds[above], seconds[below])

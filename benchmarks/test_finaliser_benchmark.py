@@ -19,7 +19,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from results import record
+from results import record, unit_cost
 
 from tars_rewards import Rollout, TARSConfig, TARSReward
 from tars_rewards.protocol import BaseScore
@@ -156,6 +156,10 @@ def test_against_one_copy_of_the_same_bytes():
     }
     print(f"\nfinaliser: {worst:.2f}, {details}")
     rounds = min(ROUNDS.values())
+    usual = by_kind["packed"][8192]["microseconds a rollout"]
+    gigabytes = 2 * LAYERS * HIDDEN / 1e9
+    unit_cost("finaliser/states", 1e-6 * usual["representation"] / gigabytes, "s/GB", rounds=rounds)
+    unit_cost("finaliser/rollout", 1e-6 * (usual["finaliser"] - usual["representation"]), "s", rounds=rounds)
     fast = record("finaliser/copy", worst, rounds=rounds, details=details)
     linear = record("finaliser/exponent", max(exponents.values()), rounds=rounds, details=exponents)
     assert fast

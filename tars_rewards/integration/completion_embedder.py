@@ -32,6 +32,10 @@ class EmbeddedCompletion(NamedTuple):
     failed: bool = False  #: see `Rollout.embedding_failed`
 
 
+NOT_EMBEDDED = EmbeddedCompletion(None, None)
+"""Of a completion that takes part in no comparison."""
+
+
 class CompletionEmbedder:
     """Embeds completions as they finish, in batches, and keeps to the config's `on_embedder_failure`.
 
@@ -59,7 +63,7 @@ class CompletionEmbedder:
         """
         text = strip_tags(completion) if self._reward.config.strip_tags else completion
         if not text.strip():  # takes part in no comparison, and endpoints refuse it
-            return EmbeddedCompletion(None, None)
+            return NOT_EMBEDDED
         try:
             return await self._batcher.embed(completion)
         except EmbedderFailedError:

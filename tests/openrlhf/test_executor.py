@@ -129,6 +129,16 @@ def test_samples_of_a_prompt_are_read_once_and_embedded_while_others_generate(to
     assert "embedding" not in validated["tars"]
 
 
+def test_what_is_never_compared_is_not_embedded(tokenizer):
+    embedder = Embedder()
+    executor = TARSExecutor(TARSReward(embedder=embedder), processor=None)
+    (wrong,) = execute(executor, tokenizer, Engine(tokenizer), modality="text", answer="5")
+    assert wrong["tars"]["embedding"].tolist() == [0]
+    assert not embedder.calls
+    execute(executor, tokenizer, Engine(tokenizer), modality="speech", answer="5")
+    assert embedder.calls == [[ANSWER]]
+
+
 def test_a_window_that_is_not_told_is_not_called_zero(tokenizer):
     embedder = Embedder()
     embedder.max_tokens = None

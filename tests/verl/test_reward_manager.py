@@ -85,6 +85,17 @@ def test_base_reward_and_what_the_trainer_needs(manager, right, padding):
     assert made.reward.embedded == [RIGHT]
 
 
+def test_what_is_never_compared_is_not_embedded(manager, right):
+    made = manager()
+    wrong = {"reward_model": {"ground_truth": "5"}}
+    _, info = score(made, right, modality="text", **wrong)
+    assert (info["acc"], info["embedding"], info["over_window"]) == (0.0, None, None)
+    assert not made.reward.embedded
+    score(made, right, modality="text")
+    score(made, right, modality="speech", **wrong)
+    assert made.reward.embedded == [RIGHT] * 2
+
+
 def test_a_window_that_is_not_told_is_not_called_zero(manager, right, monkeypatch):
     monkeypatch.setattr(CountingReward, "over_window", lambda self, completions: None)
     assert score(manager(), right)[1]["over_window"] is None

@@ -19,7 +19,7 @@ from openrlhf.utils.agent import AgentExecutorBase, SingleTurnAgentExecutor
 
 from tars_rewards.answers import has_format
 from tars_rewards.errors import AdapterError
-from tars_rewards.integration.completion_embedder import CompletionEmbedder
+from tars_rewards.integration.completion_embedder import NOT_EMBEDDED, CompletionEmbedder
 from tars_rewards.protocol import BaseScore
 from tars_rewards.reward import TARSReward
 from tars_rewards.speech.families import SAMPLING_RATE
@@ -105,7 +105,9 @@ class TARSExecutor(AgentExecutorBase):
         scores: dict[str, Any] = {"correct": base.correct, "format": base.format}
         if self._reward.config.beta and not about.validation:
             begun = time.perf_counter()
-            embedded = await self._embedder.embed(completion)
+            # A written completion that is wrong is nobody's reference.
+            compared = base.correct or about.modality == self._reward.config.target_modality
+            embedded = await self._embedder.embed(completion) if compared else NOT_EMBEDDED
             # Numbers only, and of every completion the same: OpenRLHF puts them together, longer ones padded with zeros.
             scores["embedding"] = np.zeros(1, np.float32) if embedded.vector is None else embedded.vector
             scores["embedding_seconds"] = time.perf_counter() - begun

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from verl import DataProto
 from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
-from tars_rewards.integration.completion_embedder import CompletionEmbedder
+from tars_rewards.integration.completion_embedder import NOT_EMBEDDED, CompletionEmbedder
 from tars_rewards_verl.reward import load_reward
 
 VALIDATION_COLUMN = "tars_validation"
@@ -60,7 +60,9 @@ class TARSRewardManager(RewardManagerBase):
             "modality": str(columns["modality"]),
         }
         if self.reward.config.beta and not columns.get(VALIDATION_COLUMN, False):
-            embedded = await self.embedder.embed(completion)
+            # A written completion that is wrong is nobody's reference.
+            compared = base.correct or info["modality"] == self.reward.config.target_modality
+            embedded = await self.embedder.embed(completion) if compared else NOT_EMBEDDED
             info["embedding"] = embedded.vector
             info["over_window"] = None if embedded.over_window is None else float(embedded.over_window)
             if embedded.failed:
