@@ -156,7 +156,7 @@ def test_an_embedder_that_fails_stops_the_run_or_is_noted(tokenizer):
         executor = TARSExecutor(TARSReward(invalid), processor=None)
         with pytest.warns(EmbedderFailureWarning, match="status 401"):
             results = execute(executor, tokenizer, Engine(tokenizer), samples=4)
-        results += execute(executor, tokenizer, Engine(tokenizer, text="another"))
+        results += execute(executor, tokenizer, Engine(tokenizer, text="another"), modality="speech")
     assert len(server.requests) == 2  # the dead endpoint is not waited for by every completion
     assert [result["reward"] for result in results] == [1.5] * 4 + [0.0]
     for result in results:
