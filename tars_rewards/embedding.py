@@ -195,7 +195,7 @@ class SentenceTransformerEmbedder:
     """A sentence-transformers model, loaded from a hub name or a local directory.
 
     Measured with MiniLM (all-MiniLM-L6-v2) on texts of 200 words: weights in bfloat16 move an embedding's values by at most
-    3.6e-3 and the behavior term by at most 1.5e-3, 4e-4 on average, where it spreads by 0.03 within a question.
+    3.6e-3 and the behavior term by at most 1.6e-3, 4e-4 on average, where it spreads by 0.03 within a question.
 
     Args:
         model: Name or directory.

@@ -34,9 +34,8 @@ class PackedStates:
     """
 
     steps: Int16[Tensor, "*batch layers hidden"]  #: values as multiples of their layer's scale; 0 where a large one is
-    side: Float32[
-        Tensor, "*batch layers side"
-    ]  #: scale, squared norm in steps, the 8 large values in steps, their dimensions
+    side: Float32[Tensor, "*batch layers side"]
+    """Of each layer: scale, squared norm in steps, the 8 large values in steps, and their dimensions."""
 
     @property
     def scales(self) -> Float32[Tensor, "*batch layers"]:

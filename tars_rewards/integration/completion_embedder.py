@@ -25,9 +25,8 @@ PAUSE = 60.0
 class EmbeddedCompletion(NamedTuple):
     """What the final reward needs to know of a completion's embedding."""
 
-    vector: (
-        npt.NDArray[np.float32] | None
-    )  #: float32 [dim]; None: there is nothing in the text to embed, or the embedder failed
+    vector: npt.NDArray[np.float32] | None
+    """float32 [dim]; None: there is nothing to embed or to compare with, or the embedder failed."""
     over_window: bool | None  #: the text exceeds the embedder's window; None: not told, or there is no vector
     failed: bool = False  #: see `Rollout.embedding_failed`
 
