@@ -46,6 +46,7 @@ PACKED = {
         for key, value in (("use_dynamic_bsz", True), ("max_token_len_per_gpu", 200))
     },
     "trainer.save_freq": 2,
+    "reward.custom_kwargs.finaliser_workers": 2,
 }
 
 
@@ -110,7 +111,8 @@ def rollout_kl(run, step):
     return max(run.steps[step - 1][f"tars/rollout_k3_kl/{modality}"] for modality in ("speech", "text"))
 
 
-# ---- FSDP2 over two ranks: packed, dynamic batch, gradient checkpointing, compiled entropy, verl's padding rows
+# ---- FSDP2 over two ranks: packed, dynamic batch, gradient checkpointing, compiled entropy, verl's padding rows, finaliser
+# ---- in processes of its own
 
 
 @pytest.fixture(scope="module")
