@@ -36,13 +36,6 @@ def test_no_value_moves_by_more_than_half_a_step(states: np.ndarray) -> None:
 
 
 @settings(deadline=None)
-@given(STATES)
-def test_packing_again_changes_nothing(states: np.ndarray) -> None:
-    once = pack_states(torch.from_numpy(states)).unpack()
-    torch.testing.assert_close(pack_states(once).unpack(), once, rtol=1e-6, atol=0)
-
-
-@settings(deadline=None)
 @given(st.integers(0, 10_000), st.floats(0, 1e4), st.floats(0.01, 1))
 def test_a_cosine_moves_by_less_than_a_hundred_thousandth(seed: int, massive: float, spread: float) -> None:
     """Also where a few large dimensions dominate that differ from rollout to rollout."""
