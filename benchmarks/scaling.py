@@ -111,7 +111,7 @@ def cost(name: str) -> float:
 def tables() -> Iterator[str]:
     yield "**Bytes and memory**"
     yield ""
-    yield "| model | completions | states moved, and held by the trainer | by each of 8 finaliser processes | of a training rank, at 8 / 64 / 512 GPUs |"
+    yield "| model | completions | states in the trainer | in each of 8 finaliser processes | in a rank, 8 / 64 / 512 GPUs |"
     yield "|---|---|---|---|---|"
     for model in MODELS:
         for completions in COMPLETIONS:
