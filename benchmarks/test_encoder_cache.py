@@ -90,14 +90,6 @@ class Encodes:
         self.clips += features.shape[0] * features.shape[-1] / self._frames
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.benchmark(timer=time.process_time, disable_gc=True)
 @pytest.mark.parametrize("make", [qwen2_audio, qwen2_5_omni])
 def test_step(benchmark, make):

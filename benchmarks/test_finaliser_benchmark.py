@@ -35,14 +35,6 @@ STEP = 3
 pytestmark = pytest.mark.benchmark(group="finaliser")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Given:
     """Every embedding came with its rollout."""
 
