@@ -1,14 +1,11 @@
 """How an adapter changes objects of its framework and of vLLM: after their import, checked first, never in silence.
 
 A patch is a function of the freshly imported module, registered with :func:`after_import`. It checks the object it is
-about to replace with :func:`check_signature`. Nothing here imports a framework, so registering patches is cheap enough
-for every process.
+about to replace with :func:`check_signature`, and replaces it by :func:`replace`. Nothing here imports a framework, so
+registering patches is cheap enough for every process.
 
 The package may be installed beside a framework that nobody uses with TARS. A patch that does not fit is therefore left out
 with a line on stderr, and :func:`require_patches` turns it into an error where TARS or a speech model is used.
-
-To a type checker an attribute assigned to somebody else's module is an error: such lines in the adapters say `type: ignore`, with
-the kind of error, and only those; one that silences nothing is refused by mypy's `warn_unused_ignores`.
 """
 
 from __future__ import annotations
@@ -113,6 +110,24 @@ def check_signature(function: Callable[..., Any], parameters: Sequence[str], lab
         raise AdapterError(f"expected {label} to take ({', '.join(parameters)}), it takes ({', '.join(found)})")
 
 
+def replace(module: Any, name: str, value: Any, parameters: str | None = None) -> None:
+    """Put a class or function in the place of a stock one.
+
+    Args:
+        module: Where the stock program looks it up: a module or a class.
+        name: Its name there.
+        value: What takes its place.
+        parameters: Of a function: the parameters that ``value`` was written for, separated by spaces.
+
+    Raises:
+        AdapterError: There is no such thing to replace, or it takes other parameters.
+    """
+    stock = require_attribute(module, name, module.__name__)
+    if parameters is not None and stock is not value:
+        check_signature(stock, parameters.split(), f"{module.__name__}.{name}")
+    setattr(module, name, value)
+
+
 class _PatchingFinder(importlib.abc.MetaPathFinder):
     """Lets the other finders find a patched module and runs its patches at the end of its execution."""
 
@@ -141,9 +156,9 @@ class _PatchingFinder(importlib.abc.MetaPathFinder):
             for patch in self.patches.get(fullname, []):
                 _run(patch, module)
 
-        exec_module.runs_patches = True  # type: ignore[attr-defined]
+        exec_module.runs_patches = True  # type: ignore[attr-defined]  # a mark; types of functions have no attributes
         # On the instance, so that the loader keeps its class and everything that inspects it still works.
-        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        replace(spec.loader, "exec_module", exec_module)
         return spec
 
 

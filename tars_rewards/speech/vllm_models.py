@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
-from tars_rewards.integration.patching import after_import, check_signature, require_attribute
+from tars_rewards.integration.patching import after_import, check_signature, replace, require_attribute
 
 # Prefix in the trained model (and in what save_pretrained writes) -> prefix in vLLM's model. Tried in this order.
 QWEN2_AUDIO_PREFIXES = {
@@ -71,7 +71,6 @@ def _resize_without_torchvision() -> None:
 
 
 def _process_without_video(module: ModuleType) -> None:
-    require_attribute(module, "Qwen2_5OmniProcessor", module.__name__)
     from tars_rewards.speech.omni_processors import OmniProcessorWithoutVideo
 
-    module.Qwen2_5OmniProcessor = OmniProcessorWithoutVideo  # type: ignore[attr-defined]
+    replace(module, "Qwen2_5OmniProcessor", OmniProcessorWithoutVideo)

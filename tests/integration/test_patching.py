@@ -110,3 +110,16 @@ def test_require_attribute_names_owner_and_attribute():
     assert patching.require_attribute(sys, "path", "sys") is sys.path
     with pytest.raises(AdapterError, match="expected sys to have gone, it has not"):
         patching.require_attribute(sys, "gone", "sys")
+
+
+def test_replace_takes_the_place_of_what_is_there_and_of_nothing_else(target):
+    import patched_target
+
+    patching.replace(patched_target, "double", lambda x, *args: 3 * x, "x args")
+    assert patched_target.double(2) == 6
+    patching.replace(patched_target, "VALUE", 4)
+    assert patched_target.VALUE == 4
+    with pytest.raises(AdapterError, match=r"expected patched_target\.double to take \(y\), it takes \(x, args\)"):
+        patching.replace(patched_target, "double", lambda y: y, "y")
+    with pytest.raises(AdapterError, match="expected patched_target to have triple, it has not"):
+        patching.replace(patched_target, "triple", 5)

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from tars_rewards.integration.patching import replace
 from tars_rewards_openrlhf import cpu
 from tars_rewards_openrlhf.flags import PREFIX, add_flags, read_flags
 from tars_rewards_openrlhf.settings import OUR_REWARD, check_args, prepare_args
-from tars_rewards_openrlhf.stock import replace, require_openrlhf
+from tars_rewards_openrlhf.stock import require_openrlhf
 
 PROGRAM = "openrlhf.cli.train_ppo_ray"
 _MARK = "--actor.model_name_or_path"
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None, *, trainer: type | None = None) -> N
     def parse_args(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> Any:
         if _MARK not in self._option_string_actions:
             return stock_parse(self, *args, **kwargs)  # the parser of some other module
-        argparse.ArgumentParser.parse_args = stock_parse  # type: ignore[method-assign]
+        replace(argparse.ArgumentParser, "parse_args", stock_parse)
         add_flags(self)
         parsed = self.parse_args(*args, **kwargs)
         check_args(parsed)
@@ -47,12 +48,12 @@ def main(argv: Sequence[str] | None = None, *, trainer: type | None = None) -> N
         install(parsed, trainer)
         return parsed
 
-    argparse.ArgumentParser.parse_args = parse_args  # type: ignore[method-assign]
+    replace(argparse.ArgumentParser, "parse_args", parse_args)
     sys.argv = ["python -m tars_rewards.openrlhf", *(sys.argv[1:] if argv is None else argv)]
     try:
         runpy.run_module(PROGRAM, run_name="__main__", alter_sys=False)
     finally:
-        argparse.ArgumentParser.parse_args = stock_parse  # type: ignore[method-assign]
+        replace(argparse.ArgumentParser, "parse_args", stock_parse)
 
 
 def install_actors() -> None:

@@ -76,8 +76,8 @@ def _documentation(owner: type) -> dict[str, str]:
     for cls in reversed(owner.__mro__):
         if not dataclasses.is_dataclass(cls):
             continue
-        body = ast.parse(inspect.getsource(cls)).body[0].body  # type: ignore[attr-defined]
-        for field, text in itertools.pairwise(body):
+        (definition,) = (node for node in ast.parse(inspect.getsource(cls)).body if isinstance(node, ast.ClassDef))
+        for field, text in itertools.pairwise(definition.body):
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
                 found[ast.unparse(field.target)] = " ".join(str(text.value.value).split())
     return found

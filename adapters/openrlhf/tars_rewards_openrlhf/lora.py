@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import deepspeed  # type: ignore[import-not-found]  # in the environment of OpenRLHF only
+import deepspeed
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer

@@ -15,12 +15,13 @@ from openrlhf.models import Actor
 
 from tars_rewards.capture import capture_hidden_states
 from tars_rewards.decoder_layers import decoder_layers
+from tars_rewards.integration.patching import replace
 from tars_rewards.speech.checkpoint import checkpoint_family, publish
 from tars_rewards.speech.families import TrainableFamily
 from tars_rewards.transport import PackedStates, pack_states
 from tars_rewards_openrlhf.flags import read_flags
 from tars_rewards_openrlhf.lora import is_lora, push_merged, save_merged
-from tars_rewards_openrlhf.stock import plain_class, replace
+from tars_rewards_openrlhf.stock import plain_class
 from tars_rewards_openrlhf.zero3 import restore_rotary
 
 if TYPE_CHECKING:

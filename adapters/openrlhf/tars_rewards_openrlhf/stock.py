@@ -33,21 +33,3 @@ def plain_class(module: Any, name: str) -> Any:
             f"expected {module.__name__}.{name} to be a Ray actor class of ray 2.55; it is a {type(actor).__name__} "
             f"without {error.name}"
         ) from error
-
-
-def replace(module: Any, name: str, value: Any, parameters: str | None = None) -> None:
-    """Put a class or function in the place of a stock one.
-
-    Args:
-        module: Where the stock program looks it up.
-        name: Its name there.
-        value: What takes its place.
-        parameters: Of a function: the parameters that ``value`` was written for, separated by spaces.
-
-    Raises:
-        AdapterError: There is no such thing to replace, or it takes other parameters.
-    """
-    stock = patching.require_attribute(module, name, module.__name__)
-    if parameters is not None and stock is not value:
-        patching.check_signature(stock, parameters.split(), f"{module.__name__}.{name}")
-    setattr(module, name, value)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import openrlhf.trainer.ppo_trainer as stock
 
 from tars_rewards.integration.options import describe
+from tars_rewards.integration.patching import replace
 from tars_rewards.integration.run_log import open_run_log
 from tars_rewards_openrlhf.dataset import PairDataset
 from tars_rewards_openrlhf.evaluation import evaluation_metrics
@@ -14,7 +15,7 @@ from tars_rewards_openrlhf.experience import TARSExperienceMaker
 from tars_rewards_openrlhf.flags import read_flags
 from tars_rewards_openrlhf.samples import PairSamplesGenerator
 from tars_rewards_openrlhf.settings import check_last_batch
-from tars_rewards_openrlhf.stock import OPENRLHF, plain_class, replace
+from tars_rewards_openrlhf.stock import OPENRLHF, plain_class
 
 if TYPE_CHECKING:
 

@@ -12,7 +12,7 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from tars_rewards.integration.patching import after_import, check_signature
+from tars_rewards.integration.patching import after_import, check_signature, replace
 from tars_rewards_verl.version import require_verl
 
 
@@ -30,7 +30,7 @@ def _wrap_trainer_lookup(module: ModuleType) -> None:
     def get_trainer_cls(name: str) -> type:
         return selecting_class(stock_lookup(name))
 
-    module.get_trainer_cls = get_trainer_cls  # type: ignore[attr-defined]
+    replace(module, "get_trainer_cls", get_trainer_cls)
 
 
 @functools.cache
@@ -78,4 +78,4 @@ def _wrap_validate_config(module: ModuleType) -> None:
             prepare_config(config)
         stock_validate(config, *args, **kwargs)
 
-    module.validate_config = validate_config  # type: ignore[attr-defined]
+    replace(module, "validate_config", validate_config)

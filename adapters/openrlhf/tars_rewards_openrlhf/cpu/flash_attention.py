@@ -84,5 +84,5 @@ def _attend_by_torch(module: ModuleType) -> None:
             kwargs["attn_implementation"] = "sdpa"
         return stock(cls, *args, **kwargs)
 
-    from_pretrained.by_torch = True  # type: ignore[attr-defined]
+    from_pretrained.by_torch = True  # type: ignore[attr-defined]  # a mark; types of functions have no attributes
     base.from_pretrained = classmethod(from_pretrained)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tars_rewards.integration.patching import after_import, check_signature
+from tars_rewards.integration.patching import after_import, check_signature, replace
 
 _TIMEOUT = timedelta(minutes=5)
 
@@ -41,9 +41,9 @@ class GlooBroadcast:
 def install() -> None:
     """Put the stand-ins in place."""
     device = _Device("cpu")
-    torch.cuda.current_device = lambda: device  # type: ignore[assignment, return-value]
+    replace(torch.cuda, "current_device", lambda: device)
     for name in ("set_device", "synchronize", "current_stream"):
-        setattr(torch.cuda, name, lambda *_, **__: None)
+        replace(torch.cuda, name, lambda *_, **__: None)
     after_import("torch.distributed.device_mesh", _mesh_of_cpus)
     after_import("openrlhf.utils.distributed_util", _push_by_gloo)
     after_import("deepspeed.runtime.zero.partition_parameters", _gather_to_the_end)
@@ -58,8 +58,8 @@ def _mesh_of_cpus(module: ModuleType) -> None:
     def init_device_mesh(device_type: str, *args: Any, **kwargs: Any) -> Any:
         return stock("cpu" if device_type == "cuda" else device_type, *args, **kwargs)
 
-    init_device_mesh.of_cpus = True  # type: ignore[attr-defined]
-    module.init_device_mesh = init_device_mesh  # type: ignore[attr-defined]
+    init_device_mesh.of_cpus = True  # type: ignore[attr-defined]  # a mark; types of functions have no attributes
+    replace(module, "init_device_mesh", init_device_mesh)
 
 
 def _push_by_gloo(module: ModuleType) -> None:
@@ -72,7 +72,7 @@ def _push_by_gloo(module: ModuleType) -> None:
     ) -> GlooBroadcast:
         return GlooBroadcast(master_address, master_port, rank, world_size)
 
-    setattr(module, name, stateless_init_process_group)
+    replace(module, name, stateless_init_process_group)
 
 
 def _gather_to_the_end(module: ModuleType) -> None:

@@ -114,7 +114,7 @@ def _runs_verls_trainer() -> bool:
     return bool(file) and os.path.realpath(file) == _verls_file("trainer", "main_ppo.py")
 
 
-class _Refusing(StringNode):  # type: ignore[misc]
+class _Refusing(StringNode):  # type: ignore[misc]  # its base is untyped
     """A null that cannot be set to anything else, on the command line or in a file."""
 
     def __init__(self, reason: str) -> None:

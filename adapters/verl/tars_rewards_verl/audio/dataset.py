@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
         processor: Any
 
-        def maybe_filter_out_long_prompts(self, dataframe: Any = None) -> Any: ...  # noqa: D102
+        def maybe_filter_out_long_prompts(self, dataframe: Any = None) -> Any: ...  # noqa: D102  (verl's own, described there)
 
         def _build_messages(self, example: dict[str, Any], key: str) -> list[dict[str, Any]]: ...
 

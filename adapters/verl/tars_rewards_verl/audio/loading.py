@@ -6,7 +6,7 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from tars_rewards.integration.patching import after_import, check_signature, require_attribute
+from tars_rewards.integration.patching import after_import, check_signature, replace, require_attribute
 from tars_rewards.speech.checkpoint import checkpoint_family
 from tars_rewards.speech.families import TrainableFamily, find_trainable, known_families
 from tars_rewards_verl.version import require_verl
@@ -36,7 +36,7 @@ def _find_processor(module: ModuleType) -> None:
 
         return load_processor(name_or_path, family, **kwargs)
 
-    module.hf_processor = hf_processor  # type: ignore[attr-defined]
+    replace(module, "hf_processor", hf_processor)
 
 
 def _find_config(module: ModuleType) -> None:
@@ -52,7 +52,7 @@ def _find_config(module: ModuleType) -> None:
             family = find_trainable(getattr(config, "model_type", None))
             return config if family is None else trained_config(family, config)
 
-    module.AutoConfig = AutoConfig  # type: ignore[attr-defined]
+    replace(module, "AutoConfig", AutoConfig)
 
 
 def trained_config(family: TrainableFamily, checkpoint_config: Any) -> Any:
@@ -82,7 +82,7 @@ def _find_chat_handling(module: ModuleType) -> None:
     def is_multimodal_processor(processor: Any) -> bool:
         return stock(processor) or hasattr(processor, "speech_family")
 
-    module._is_multimodal_processor = is_multimodal_processor  # type: ignore[attr-defined]
+    replace(module, "_is_multimodal_processor", is_multimodal_processor)
     families = require_attribute(module, "_MODEL_TYPE_TO_FAMILY", module.__name__)
     for family in known_families():
         if isinstance(family, TrainableFamily):

@@ -6,7 +6,7 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from tars_rewards.integration.patching import after_import, check_signature, require_attribute
+from tars_rewards.integration.patching import after_import, check_signature, replace, require_attribute
 
 
 def install() -> None:
@@ -88,4 +88,4 @@ def _send_audio(module: ModuleType) -> None:
             return list(processor.never_sampled())
         return list(stock_banned(processor))
 
-    module.get_vision_placeholder_token_ids = get_vision_placeholder_token_ids  # type: ignore[attr-defined]
+    replace(module, "get_vision_placeholder_token_ids", get_vision_placeholder_token_ids)

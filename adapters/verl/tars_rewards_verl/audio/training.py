@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
-from tars_rewards.integration.patching import after_import, check_signature, require_attribute
+from tars_rewards.integration.patching import after_import, check_signature, replace, require_attribute
 from tars_rewards.speech.checkpoint import publish
 from tars_rewards.speech.families import find_trainable
+from tars_rewards_verl.audio.ulysses import cut_embeddings
 
 FROZEN = "freeze_towers"
 """Key of ``actor_rollout_ref.model.override_config``: whether the encoders of other modalities stay as they are."""
@@ -42,6 +43,8 @@ def _prepare_models(module: ModuleType) -> None:
                 never_sampled=config.processor.never_sampled() if config.processor is not None else [],
                 frozen=bool((config.override_config or {}).get(FROZEN, False)),
             )
+            if self.use_ulysses_sp:
+                cut_embeddings(model, family)
         return model
 
     engine._build_module = build_module
@@ -97,4 +100,4 @@ def _spare_the_tower(module: ModuleType) -> None:
         inside = set(base.get_submodule(family.audio_tower).modules())
         return [target for target in targets if target not in inside]
 
-    module._select_fsdp2_wrap_targets = select_fsdp2_wrap_targets  # type: ignore[attr-defined]
+    replace(module, "_select_fsdp2_wrap_targets", select_fsdp2_wrap_targets)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 def install() -> None:
     """Arrange for the engine to be patched."""
-    after_import("verl.workers.engine.fsdp.transformer_impl", _cut_embeddings)
     after_import("verl.workers.engine.fsdp.transformer_impl", _keep_ids_whole)
 
 
@@ -29,20 +28,9 @@ def _family(engine: Any) -> TrainableFamily | None:
     return find_trainable(getattr(engine.model_config.hf_config, "model_type", None)) if engine.use_ulysses_sp else None
 
 
-def _cut_embeddings(module: ModuleType) -> None:
-    engine = require_attribute(module, "FSDPEngine", module.__name__)
-    stock = require_attribute(engine, "_build_module", "verl FSDPEngine")
-    check_signature(stock, ["self"], "verl FSDPEngine._build_module")
-
-    @functools.wraps(stock)
-    def build_module(self: Any) -> Any:
-        model = stock(self)
-        family = _family(self)
-        if family is not None:
-            model.get_submodule(family.decoder).register_forward_pre_hook(_cut, with_kwargs=True)
-        return model
-
-    engine._build_module = build_module
+def cut_embeddings(model: nn.Module, family: TrainableFamily) -> None:
+    """Give a model's decoder this rank's stretch of what is put together before it."""
+    model.get_submodule(family.decoder).register_forward_pre_hook(_cut, with_kwargs=True)
 
 
 def _cut(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

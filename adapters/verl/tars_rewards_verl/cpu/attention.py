@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tars_rewards.errors import UnsupportedConfigError
-from tars_rewards.integration.patching import after_import, check_signature, require_attribute
+from tars_rewards.integration.patching import after_import, check_signature, replace, require_attribute
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -52,7 +52,7 @@ def _supply_functions(module: ModuleType) -> None:
             return attention, varlen_attention, None, pad, unpad
         return stock(implementation, *args, **kwargs)
 
-    module._lazy_imports = lazy_imports  # type: ignore[attr-defined]
+    replace(module, "_lazy_imports", lazy_imports)
 
 
 def varlen_attention(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from verl.plugin.platform import PlatformBase, PlatformRegistry
 
-from tars_rewards.integration.patching import after_import, require_attribute
+from tars_rewards.integration.patching import after_import, replace, require_attribute
 
 _DUPLICATE_BACKEND = "cpu:gloo,cpu:gloo"
 
@@ -158,7 +158,7 @@ def _one_gloo(module: ModuleType) -> None:
     def init_process_group(backend: str | None = None, *args: Any, **kwargs: Any) -> Any:
         return stock("gloo" if backend == _DUPLICATE_BACKEND else backend, *args, **kwargs)
 
-    module.init_process_group = init_process_group  # type: ignore[attr-defined]
+    replace(module, "init_process_group", init_process_group)
 
 
 def _register_engine(module: ModuleType) -> None:
@@ -171,5 +171,4 @@ def _register_engine(module: ModuleType) -> None:
             if "cuda" in engines and "cpu" not in engines:
                 EngineRegistry.register(model_type, backend, device="cpu")(engines["cuda"])
     # A reference policy is kept in pinned host memory, which needs an accelerator; it is in host memory already.
-    require_attribute(module, "CPUOffloadPolicy", module.__name__)
-    module.CPUOffloadPolicy = lambda pin_memory=True: None  # type: ignore[attr-defined]
+    replace(module, "CPUOffloadPolicy", lambda pin_memory=True: None)
