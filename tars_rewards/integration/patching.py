@@ -158,7 +158,7 @@ class _PatchingFinder(importlib.abc.MetaPathFinder):
 
         exec_module.runs_patches = True  # type: ignore[attr-defined]  # a mark; types of functions have no attributes
         # On the instance, so that the loader keeps its class and everything that inspects it still works.
-        replace(spec.loader, "exec_module", exec_module)
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]  # of this one loader
         return spec
 
 
