@@ -5,7 +5,7 @@ import torch
 from launch import train
 from tiny_models import AUDIO, VISION
 from transformers import AutoTokenizer
-from truth import LOG_PROBS, STATES, check_advantages, hf_forward, largest, load, load_step
+from truth import LOG_PROBS, STATES, apart, check_advantages, hf_forward, largest, load, load_step
 
 pytestmark = [pytest.mark.openrlhf, pytest.mark.training]
 
@@ -51,12 +51,12 @@ def test_audio_reaches_actor_and_engine(audio_runs, tiny, name):
         assert bool((row.ids[~row.generated] == placeholder).any()) == spoken
         assert not torch.isin(row.ids[row.generated], torch.tensor(banned)).any()
         pooled, log_probs = hf_forward(model, row, ban=banned)
-        assert largest(pooled, row.pooled) < STATES
+        assert apart(pooled, row.pooled) < STATES
         for engine in (row.actor_log_probs, row.rollout_log_probs):
             assert largest(log_probs, engine) < LOG_PROBS
         if spoken:
             silent, silent_log_probs = hf_forward(model, row, ban=banned, silence=True)
-            assert largest(silent, row.pooled) > 2 * STATES
+            assert apart(silent, row.pooled) > 2 * STATES
             assert largest(silent_log_probs, row.actor_log_probs) > 2 * LOG_PROBS
 
 
@@ -68,7 +68,7 @@ def test_a_saved_checkpoint_loads_in_hugging_face_and_in_vllm(audio_runs, tiny, 
     again = train(tmp_path, tiny, first, steps=1).check()
     assert max(again.steps[0]["tars/rollout_k3_kl/speech"], again.steps[0]["tars/rollout_k3_kl/text"]) < 1e-3
     for row in load_step(tmp_path, 1).values():
-        assert largest(hf_forward(model, row)[0], row.pooled) < STATES
+        assert apart(hf_forward(model, row)[0], row.pooled) < STATES
 
 
 def test_two_ranks_of_which_one_may_have_no_audio_are_one_process(audio_runs, tiny, tmp_path):
@@ -106,7 +106,7 @@ def test_lora_reaches_the_engine_and_the_checkpoint(tiny, tmp_path):
     )
     for row in load_step(tmp_path, 2).values():
         (_, untrained), (pooled, log_probs) = (hf_forward(model, row, ban=banned) for model in (before, after))
-        assert largest(pooled, row.pooled) < 2 * STATES  # merged weights are rounded, adapters are not
+        assert apart(pooled, row.pooled) < 2 * STATES  # merged weights are rounded, adapters are not
         for engine in (row.actor_log_probs, row.rollout_log_probs):
             assert largest(log_probs, engine) < 2 * LOG_PROBS
             assert largest(untrained, engine) > 4 * LOG_PROBS

@@ -14,7 +14,7 @@ CLASSES = {
     "qwen2_audio": "Qwen2AudioForConditionalGeneration",
     "qwen2_5_omni": "Qwen2_5OmniThinkerForConditionalGeneration",
 }
-# What two ways of batching a bfloat16 model may differ by.
+# What two ways of batching a bfloat16 model may differ by: states by `apart`, log-probs by `largest`.
 STATES, LOG_PROBS = 2e-3, 1e-2
 
 
@@ -90,6 +90,11 @@ def hf_forward(model, row, *, ban=(), silence=False):
 
 def largest(a, b):
     return (a - b).abs().max().item()
+
+
+def apart(states, others):
+    """Largest distance of a layer's states as a share of their length: rounding grows with what is rounded."""
+    return ((states - others).norm(dim=-1) / others.norm(dim=-1)).max().item()
 
 
 def check_advantages(rows):
