@@ -116,7 +116,7 @@ def representation_term(
     compared = compared[np.lexsort((reference.numpy()[compared], batch.pair[compared]))]
     cosines = centered_cosines if center else layer_cosines
     found = cosines(batch, states, compared, reference.numpy()[compared])
-    exists = found.exists[:, chosen].all(axis=1)
+    exists = np.asarray(found.exists[:, chosen].all(axis=1))
     per_layer, valid = np.zeros((len(batch), len(chosen)), np.float32), np.zeros(len(batch), bool)
     per_layer[compared] = np.where(exists[:, None], found.values[:, chosen], 0)
     valid[compared] = exists
