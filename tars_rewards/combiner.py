@@ -40,5 +40,6 @@ def combine(
     """
     total = base.clone()
     for name, term in terms.items():
-        total += torch.where(term.valid & is_target, weights[name] * term.values, 0.0)
+        if weights[name]:
+            total += torch.where(term.valid & is_target, weights[name] * term.values, 0.0)
     return total

@@ -53,9 +53,11 @@ def layer_cosines(batch: RolloutBatch, states: States, targets: Rows, anchors: R
         compared = _compare(states, targets, anchors, torch.float32)
         found = compared.cosines()
     usual = _is_usual(compared.targets) & _is_usual(compared.anchors)
-    others = np.setdiff1d(np.fromiter(states, np.int64), np.concatenate([targets, anchors]))
-    unread = _unusual(states, others)
-    for index in np.unique(np.concatenate([targets[~usual], anchors[~usual], unread])).tolist():
+    others = np.zeros(len(batch), bool)
+    others[list(states)] = True
+    others[targets] = others[anchors] = False
+    suspects = np.concatenate([targets[~usual], anchors[~usual], _unusual(states, np.flatnonzero(others))])
+    for index in sorted(set(suspects.tolist())):
         check_finite(batch, index, states[index])
     if not usual.all():
         again = _compare(states, targets[~usual], anchors[~usual], torch.float64).cosines()
@@ -100,17 +102,22 @@ class _Scratch:
         self.values = torch.empty(like.shape, dtype=dtype, device="cpu")
         array = self.values.numpy()
         self.squares = np.empty(len(array), array.dtype)
-        self._squares = torch.from_numpy(self.squares)
-        self._as_row, self._as_column = array[:, None, :], array[:, :, None]
+        self._layers = np.arange(len(array))[:, None]
+        self._array, self._as_row, self._as_column = array, array[:, None, :], array[:, :, None]
 
     def read(self, states: PooledStates, minus: Tensor | None = None) -> None:
         """Take a rollout's states, less a mean state; a state that is zero, or is that mean, has a square of 0."""
-        # What is only a factor of each layer is left out, except where a mean is or will be taken, in float64.
-        states.write_to(self.values, scaled=self.values.dtype == torch.float64)
-        if states.packed is None or self.values.dtype == torch.float64:
-            self.dots(self, self.squares)
+        self.values.copy_(states.values)
+        side = None if states.packed is None else states.packed.side_arrays()
+        if side is not None:
+            self._array[self._layers, side.dimensions] = side.large
+        if side is not None and self.values.dtype != torch.float64:
+            # A layer's scale is a factor that no cosine minds; it counts where a mean is or will be taken, in float64.
+            self.squares[:] = side.squares
         else:
-            self._squares.copy_(states.packed.squares)
+            if side is not None:
+                self._array *= side.scales[:, None]
+            self.dots(self, self.squares)
         if minus is not None:
             whole = self.squares.copy()
             self.values -= minus
@@ -122,7 +129,7 @@ class _Scratch:
         if states.packed is None:
             self.read(states)
         else:
-            self._squares.copy_(states.packed.squares)
+            self.squares[:] = states.packed.side_arrays().squares
 
     def dots(self, other: _Scratch, out: npt.NDArray[Any]) -> None:
         """Inner products with another's, layer by layer, into `out` [layers]."""

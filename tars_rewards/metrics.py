@@ -162,9 +162,9 @@ def reward_metrics(
         over_window: Number of texts longer than the embedder's window; None: unknown, or nothing was embedded.
         embedder_failures: Number of completions whose embedding failed; None: it would have been raised.
     """
-    values = {name: component.double().numpy() for name, component in components.items()}
+    values = {name: component.numpy().astype(np.float64) for name, component in components.items()}
     usable = {name: mask.numpy() for name, mask in valid.items()}
-    values["total"], usable["total"] = total.double().numpy(), np.ones(len(batch), bool)
+    values["total"], usable["total"] = total.numpy().astype(np.float64), np.ones(len(batch), bool)
     truncated = np.array([rollout.truncated for rollout in batch.rollouts], bool)
     metrics: dict[str, float] = {}
     for modality, rows in ((config.target_modality, batch.is_target), (config.anchor_modality, ~batch.is_target)):
@@ -175,12 +175,14 @@ def reward_metrics(
         if rows.any():
             metrics[f"tars/truncated/{modality}"] = float(truncated[rows].mean())
     if batch.is_target.any() and not batch.is_target.all():
-        by_itself = base.double().numpy()
+        by_itself = base.numpy().astype(np.float64)
         metrics["tars/reward_gap"] = float(by_itself[~batch.is_target].mean() - by_itself[batch.is_target].mean())
     metrics["tars/pairs/count"] = float(len(batch.pair_ids))
-    asking = np.unique(batch.pair[batch.is_target])
-    if asking.size:
-        metrics["tars/pairs/without_reference"] = float(np.mean(~np.isin(asking, batch.pair[candidate])))
+    asking, answered = np.zeros(len(batch.pair_ids), bool), np.zeros(len(batch.pair_ids), bool)
+    asking[batch.pair[batch.is_target]] = True
+    answered[batch.pair[candidate]] = True
+    if asking.any():
+        metrics["tars/pairs/without_reference"] = float((~answered[asking]).mean())
     if over_window is not None:
         metrics["tars/behavior/over_window"] = float(over_window)
     if embedder_failures is not None:

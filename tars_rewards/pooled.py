@@ -13,7 +13,7 @@ from tars_rewards.transport import PackedStates
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    from jaxtyping import Float, Shaped
+    from jaxtyping import Shaped
     from torch import Tensor
 
     from tars_rewards.batch import RolloutBatch
@@ -24,14 +24,6 @@ class PooledStates(NamedTuple):
 
     values: Shaped[Tensor, "layers hidden"]
     packed: PackedStates | None = None  #: what the values are the steps of; what goes beside them is on the CPU
-
-    def write_to(self, into: Float[Tensor, "layers hidden"], *, scaled: bool) -> None:
-        """Copy them into a CPU's memory of another dtype; if not `scaled`, layers may be off by a factor, as no cosine minds."""
-        into.copy_(self.values)
-        if self.packed is not None:
-            into.scatter_(1, self.packed.dimensions, self.packed.large.to(into.dtype))
-            if scaled:
-                into *= self.packed.scales.to(into.dtype)[:, None]
 
 
 def pooled_states(batch: RolloutBatch) -> dict[int, PooledStates]:

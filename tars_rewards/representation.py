@@ -107,8 +107,8 @@ def representation_term(
         LayerSelectionError: The layers do not fit those that came.
     """
     states = pooled_states(batch)
-    term = TermValue.nowhere(len(batch))
     if not states:
+        term = TermValue.nowhere(len(batch))
         return term, term.values.new_zeros(len(batch), 0)
     chosen = select_layers(layers, len(next(iter(states.values())).values))
     compared = np.flatnonzero(reference.numpy() >= 0)
@@ -116,8 +116,9 @@ def representation_term(
     compared = compared[np.lexsort((reference.numpy()[compared], batch.pair[compared]))]
     cosines = centered_cosines if center else layer_cosines
     found = cosines(batch, states, compared, reference.numpy()[compared])
-    values, exists = found.values[:, chosen], np.asarray(found.exists[:, chosen].all(axis=1))
-    per_layer = term.values.new_zeros(len(batch), len(chosen))
-    per_layer[compared] = torch.from_numpy(np.where(exists[:, None], values, 0).astype(np.float32))
-    term.valid[compared] = torch.from_numpy(exists)
-    return TermValue(per_layer.mean(dim=-1), term.valid), per_layer
+    exists = np.asarray(found.exists[:, chosen].all(axis=1))
+    per_layer, valid = np.zeros((len(batch), len(chosen)), np.float32), np.zeros(len(batch), bool)
+    per_layer[compared] = np.where(exists[:, None], found.values[:, chosen], 0)
+    valid[compared] = exists
+    term = TermValue(torch.from_numpy(per_layer.mean(axis=1)), torch.from_numpy(valid))
+    return term, torch.from_numpy(per_layer)

@@ -9,13 +9,14 @@ cosines by up to 5e-4 (bfloat16: 4e-3), and everything where a mean state is sub
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    from jaxtyping import Float, Float32, Int16, Int64
+    from jaxtyping import Float, Float32, Int, Int16, Int64
     from torch import Tensor
 
 LARGE = 8  #: values of a layer that are not rounded
@@ -24,6 +25,15 @@ _STEPS = 32767
 # Scales are normal numbers of float32, and so is 32767 times each; of none is a layer's largest value more than 2**40 steps.
 _SCALES = (torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max / _STEPS * (1 - 2**-23))
 _RANGE = 2.0**-40
+
+
+class Side(NamedTuple):
+    """What goes beside one rollout's steps, as arrays."""
+
+    scales: Float32[np.ndarray, " layers"]
+    squares: Float32[np.ndarray, " layers"]
+    large: Float32[np.ndarray, "layers large"]
+    dimensions: Int[np.ndarray, "layers large"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +53,6 @@ class PackedStates:
         return self.side[..., 0]
 
     @property
-    def squares(self) -> Float32[Tensor, "*batch layers"]:
-        """Squared norm of each layer's state, in steps."""
-        return self.side[..., 1]
-
-    @property
     def large(self) -> Float32[Tensor, "*batch layers large"]:
         """Each layer's largest values, in steps."""
         return self.side[..., _HEAD : _HEAD + LARGE]
@@ -56,6 +61,11 @@ class PackedStates:
     def dimensions(self) -> Int64[Tensor, "*batch layers large"]:
         """Where they belong."""
         return self.side[..., _HEAD + LARGE :].long()
+
+    def side_arrays(self) -> Side:
+        """What goes beside one rollout's steps, on the CPU: for so few values tensors would take twice as long."""
+        side = self.side.numpy()
+        return Side(side[:, 0], side[:, 1], side[:, _HEAD : _HEAD + LARGE], side[:, _HEAD + LARGE :].astype(np.intp))
 
     def unpack(self) -> Float32[Tensor, "*batch layers hidden"]:
         """The states."""
