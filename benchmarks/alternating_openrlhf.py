@@ -8,11 +8,12 @@ actor forgets the clips that it has encoded after each step, since the second st
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from itertools import islice
 from typing import Any
 
-from paired_steps import SLOTS, TOKENS, Seeds, turn, write
+from paired_steps import CACHE, SLOTS, TOKENS, Seeds, turn, write
 
 from tars_rewards_openrlhf import cli, cpu
 
@@ -20,6 +21,7 @@ if cpu.active():
     cpu.install()  # OpenRLHF is imported below
 
 import ray
+import torch
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 
 from tars_rewards.speech.encoder_cache import EncoderCache
@@ -99,9 +101,10 @@ class AlternatingTrainer(TARSPPOTrainer):
 
 
 class AlternatingPolicy(policy.PolicyActor):
-    """Pools states where the next step is of TARS."""
+    """Pools states where the next step is of TARS. Computes on every core: nothing else computes when it does."""
 
     def begin(self, tars: bool) -> None:
+        torch.set_num_threads(os.cpu_count() or 1)
         self._tars_capture = tars
         for part in self.actor.model.modules():
             if isinstance(part.forward, EncoderCache):
@@ -127,7 +130,8 @@ if __name__ == "__main__":
     # By its own name, as Ray's workers import it: classes of ``__main__`` would travel by value.
     import alternating_openrlhf
 
-    cpu.ENGINE = (*cpu.ENGINE, ("max_num_seqs", SLOTS), ("max_num_batched_tokens", TOKENS))
+    limits = {"max_num_seqs": SLOTS, "max_num_batched_tokens": TOKENS, "kv_cache_memory_bytes": CACHE}
+    cpu.ENGINE = (*cpu.ENGINE, *limits.items())
     engine.RolloutActor = alternating_openrlhf.AlternatingEngine
     policy.PolicyActor = alternating_openrlhf.AlternatingPolicy
     cli.main(trainer=alternating_openrlhf.AlternatingTrainer)

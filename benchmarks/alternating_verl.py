@@ -15,9 +15,11 @@ all processes of a machine share.
 from __future__ import annotations
 
 import functools
+import os
 import time
 from typing import Any
 
+import torch
 from paired_steps import Seeds, begin, current, turn, write
 
 from tars_rewards.integration.patching import after_import
@@ -123,6 +125,18 @@ def _seed(module: Any) -> None:
     module.vLLMHttpServer.generate = generate
 
 
+def _use_all_cores(module: Any) -> None:
+    """Let the actor compute on every core: nothing else computes when it does."""
+    stock = module.FSDPEngine.initialize
+
+    @functools.wraps(stock)
+    def initialize(self: Any) -> Any:
+        torch.set_num_threads(os.cpu_count() or 1)
+        return stock(self)
+
+    module.FSDPEngine.initialize = initialize
+
+
 def _forget(module: Any) -> None:
     """Empty the actor's encoder cache after each update."""
     stock = module.FSDPEngine.optimizer_step
@@ -138,5 +152,6 @@ def _forget(module: Any) -> None:
 
 
 after_import("verl.trainer.ppo.v1", _alternate)
+after_import("verl.workers.engine.fsdp.transformer_impl", _use_all_cores)
 after_import("verl.workers.engine.fsdp.transformer_impl", _forget)
 after_import("verl.workers.rollout.vllm_rollout.vllm_async_server", _seed)

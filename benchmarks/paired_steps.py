@@ -1,4 +1,6 @@
-"""Training steps with TARS beside the same steps with the base reward only, in one training of the demo's model.
+"""Training steps with TARS beside the same steps with the base reward only, in one training.
+
+The policy computes what the demo's model does, but is larger (`larger_policy`), or with ``--demo`` is the demo's.
 
 Steps come in pairs: the same prompts twice in a row, once with TARS and once with the base reward only, and which comes
 first is drawn, half of the pairs each (not in turns: what happens every few steps, as Python's garbage collection does,
@@ -11,6 +13,7 @@ trainers. This module is imported in their processes, too.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -32,6 +35,7 @@ QUESTIONS = 8  # a step; the demo's number
 SAMPLES = 4  # completions of a prompt: 4 spoken and 4 written ones of a question; the demo's number
 SLOTS = 16  # completions that vLLM generates at a time, of 64: the others wait, as they do in large trainings
 TOKENS = SLOTS * 640  # that vLLM takes at a time: on CPU cores it can seed no prompt that it has to take in parts
+CACHE = 512 * 2**20  # bytes of vLLM's key-value cache, for that many completions of the larger policy
 WARM_UP = 2  # pairs of steps
 PAIRS = 20  # after them; even, so that each order comes equally often
 DIRECTORY = "PAIRED_STEPS"
@@ -74,6 +78,13 @@ def current() -> Turn:
     return turn(int(Path(os.environ[DIRECTORY], "step").read_text()))
 
 
+def asked_for_demo(about: str) -> bool:
+    """Read the command line: whether the demo's own policy is to be measured."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--demo", action="store_true", help="measure the demo's own policy: a row without a goal")
+    return bool(parser.parse_args().demo)
+
+
 class Seeds:
     """A seed for each sample of a prompt: the same whenever the prompt comes again."""
 
@@ -110,6 +121,7 @@ def train(
     framework: str,
     directory: Path,
     *,
+    demo: bool,
     override: Sequence[str],
     program: Sequence[str] | None = None,
     environment: Mapping[str, str] | None = None,
@@ -119,6 +131,7 @@ def train(
     Args:
         framework: ``verl`` or ``openrlhf``.
         directory: Where the data, the model and what the steps took are put.
+        demo: Whether the policy is the demo's, and not the larger one.
         override: Settings over those of the demo.
         program: What Python runs; None: what the demo runs.
         environment: Variables over those of the demo.
@@ -133,8 +146,8 @@ def train(
     data, base = directory / "data", directory / "base_model"
     # A few more than are needed, since the last step looks ahead.
     questions = QUESTIONS * (WARM_UP + PAIRS + 1)
-    _script("make_data.py", "--out", data, "--train", questions, "--test", QUESTIONS, "--seed", 0)
-    _script("make_base_model.py", "--out", base)
+    _script(SPEECH / "make_data.py", "--out", data, "--train", questions, "--test", QUESTIONS, "--seed", 0)
+    _script(SPEECH / "make_base_model.py" if demo else REPOSITORY / "benchmarks" / "larger_policy.py", "--out", base)
     training = _demo(framework).prepare(
         SimpleNamespace(seed=0, steps=steps, override=list(override)), directory, data, base
     )
@@ -246,5 +259,5 @@ def _demo(framework: str) -> Any:
     return module
 
 
-def _script(name: str, *arguments: object) -> None:
-    subprocess.run([sys.executable, str(SPEECH / name), *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
+def _script(path: Path, *arguments: object) -> None:
+    subprocess.run([sys.executable, str(path), *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)

@@ -1,6 +1,6 @@
 """``python benchmarks/step_verl.py``: what TARS adds to a step of verl, and how much embedding hides behind generation.
 
-See `paired_steps`. Rows ``step/verl`` and ``behavior/hidden``.
+See `paired_steps`. Rows ``step/verl`` and ``behavior/hidden``; with ``--demo``, of the demo's own policy, ``step/verl/demo``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import paired_steps
 from alternating_verl import POLL
-from paired_steps import PAIRS, SLOTS, TOKENS, WARM_UP, turn
+from paired_steps import CACHE, PAIRS, SLOTS, TOKENS, WARM_UP, turn
 from results import record
 
 SETTINGS = [
@@ -26,6 +26,13 @@ SETTINGS = [
     f"actor_rollout_ref.rollout.max_num_seqs={SLOTS}",
     f"actor_rollout_ref.rollout.max_num_batched_tokens={TOKENS}",
     "+ray_kwargs.ray_init._temp_dir=RAY_DIRECTORY",
+]
+# Policy, rollouts and embedder in bfloat16. verl computes in it where the demo does not set float32.
+LARGER = [
+    "actor_rollout_ref.actor.fsdp_config.mixed_precision.param_dtype=bf16",
+    "actor_rollout_ref.rollout.dtype=bfloat16",
+    f"actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes={CACHE}",
+    "reward.custom_kwargs.embedder_dtype=bfloat16",
 ]
 PARTS = {
     "generation": ["gen"],
@@ -67,19 +74,25 @@ def hidden(
     return found
 
 
-def main() -> bool:
-    """Run, and record both rows; True if both goals are met."""
+def main(*, demo: bool) -> bool:
+    """Run, and record the rows; True if their goals are met."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         paired_steps.train(
-            "verl", directory, override=SETTINGS, environment={"VERL_USE_EXTERNAL_MODULES": "alternating_verl"}
+            "verl",
+            directory,
+            demo=demo,
+            override=SETTINGS if demo else [*SETTINGS, *LARGER],
+            environment={"VERL_USE_EXTERNAL_MODULES": "alternating_verl"},
         )
         steps, embeddings, generation = (
             paired_steps.read(directory, name) for name in ("steps", "embeddings", "generation")
         )
     ratio, interval, details = paired_steps.compare(steps, rest=PARTS)
     details |= {"poll_seconds": POLL, "slots": SLOTS}
-    met = record("step/verl", ratio, rounds=PAIRS, interval=interval, details=details)
+    met = record("step/verl/demo" if demo else "step/verl", ratio, rounds=PAIRS, interval=interval, details=details)
+    if demo:
+        return met
 
     spans = hidden(steps, embeddings, generation)
     shares = [100 * span["hidden"] / span["embedding"] for span in spans]
@@ -93,4 +106,4 @@ def main() -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(not main())
+    sys.exit(not main(demo=paired_steps.asked_for_demo("What TARS adds to a step of verl.")))

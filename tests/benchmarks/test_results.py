@@ -42,7 +42,8 @@ def test_a_figure_without_a_goal_is_refused(results):
 
 def test_the_table_counts_what_was_not_measured_as_not_met(results, capsys):
     for name, goal in results.GOALS.items():
-        results.record(name, goal.bound, rounds=5)
+        if goal.bound is not None:
+            results.record(name, goal.bound, rounds=5)
     assert results.show()
     results.record("step/verl", 1.03, rounds=5, interval=(1.01, 1.05))
     assert not results.show()
@@ -54,6 +55,18 @@ def test_the_table_counts_what_was_not_measured_as_not_met(results, capsys):
     table = capsys.readouterr().out
     assert "not measured" in table
     assert "[batch, layers, hidden]" in table
+
+
+def test_a_figure_without_a_bound_is_shown_where_it_was_measured_and_never_missed(results, capsys):
+    for name, goal in results.GOALS.items():
+        if goal.bound is not None:
+            results.record(name, goal.bound, rounds=5)
+    assert results.show()
+    what = results.GOALS["step/verl/demo"].what
+    assert what[:30] not in capsys.readouterr().out
+    assert results.record("step/verl/demo", 9.0, rounds=5)
+    assert results.show()
+    assert what[:30] in capsys.readouterr().out
 
 
 def test_the_committed_results_are_of_these_goals():
