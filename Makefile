@@ -3,6 +3,8 @@
 # make test           every test that needs no GPU, for both frameworks
 # make lint           ruff and mypy --strict
 # make bench          benchmarks: a table with the goals beside the figures, and benchmarks/results/latest.json
+# make experiment     run the controlled study of benchmarks/experiment, as far as it has not been run; ARMS, SEEDS, STEPS,
+#                     BASES and JOBS (runs at a time) choose: make experiment ARMS="grpo tars" SEEDS="0 1" STEPS=200
 # make base-model     rebuild the demo's base model from its recipe
 # make clean          remove environments and results
 #
@@ -17,6 +19,8 @@ OPENRLHF := .venv/openrlhf
 PIP := -m pip --disable-pip-version-check --quiet install
 # To install Debian packages.
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
+# A variable as an option of the experiment: ARMS="grpo tars" as --arms grpo tars.
+given = $(if $($(1)),--$(shell echo $(1) | tr A-Z a-z) $($(1)))
 # One thread per process: the training, the rollout engine and the reward loop share the cores.
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
@@ -62,6 +66,10 @@ bench: $(VERL)/ready $(OPENRLHF)/ready
 	-$(VERL)/bin/python benchmarks/step_verl.py
 	-$(OPENRLHF)/bin/python benchmarks/step_openrlhf.py
 	$(VERL)/bin/python benchmarks/results.py
+
+.PHONY: experiment
+experiment: $(VERL)/ready
+	$(VERL)/bin/python benchmarks/experiment/run.py $(foreach option,ARMS SEEDS STEPS BASES JOBS,$(call given,$(option)))
 
 base-model: $(VERL)/ready
 	OMP_NUM_THREADS=2 $(VERL)/bin/python examples/spoken_reasoning/train_base_model.py

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import queue
 import signal
 import subprocess
@@ -32,9 +33,16 @@ LINES = 30  # of a failed run's log
 
 
 class Pool:
-    """Runs single.py on cores, a run at a time on each, and stops them all when it is told to."""
+    """Runs single.py on cores, a run at a time on each, and stops them all when it is told to.
 
-    def __init__(self, jobs: int, cores: Sequence[int]) -> None:
+    Args:
+        jobs: Runs at a time.
+        cores: The cores that may be used; each run has one of them to itself, unless there are more runs than cores.
+        program: What runs.
+    """
+
+    def __init__(self, jobs: int, cores: Sequence[int], program: Path = HERE / "single.py") -> None:
+        self._program = program
         self._cores: queue.Queue[int | None] = queue.Queue()
         for job in range(jobs):
             # With more runs than cores the kernel spreads them.
@@ -72,7 +80,7 @@ class Pool:
         directory.mkdir(parents=True, exist_ok=True)
         log, started = directory / "run.log", time.monotonic()
         where = [] if core is None else ["--core", str(core)]
-        command = [sys.executable, str(HERE / "single.py"), *where, *arguments]
+        command = [sys.executable, str(self._program), *where, *arguments]
         with log.open("w") as stream:
             with self._lock:
                 # A session of its own: an interrupt from the keyboard comes to the runs through `stop` alone.
@@ -185,8 +193,6 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     """Do what the command line asks for."""
-    import os
-
     args = parse_arguments()
     os.environ.update(ENVIRONMENT)
     cores = sorted(os.sched_getaffinity(0))
