@@ -71,7 +71,7 @@ def train(
     arguments = [
         f"hydra.searchpath=[file://{REPOSITORY / 'examples' / 'verl'}]",
         f"hydra.run.dir={out}/hydra",
-        f"ray_kwargs.ray_init._temp_dir={ray}",
+        f"+ray_kwargs.ray_init._temp_dir={ray}",
         f"data.train_files={data}/train.parquet",
         f"data.val_files={data}/dev.parquet",
         f"data.seed={seed}",
