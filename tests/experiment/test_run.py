@@ -113,6 +113,7 @@ def test_a_pool_that_is_stopped_ends_its_runs_and_begins_no_other(tmp_path, prog
 
 # ---- the whole command line
 
+
 def test_what_has_been_run_is_not_run_again(tmp_path):
     args = arguments(tmp_path, "--arms", "grpo", "--seeds", "0", "1", "--bases", "natural")
     place = Place(Path(args.out).resolve())
