@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 PATH = Path(__file__).resolve().parent / "results.json"
+DIGITS = 5
 Run = dict[str, Any]
 
 
@@ -66,4 +67,13 @@ def _lines(run: Mapping[str, Any]) -> str:
 
 
 def _compact(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(_short(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _short(value: object) -> object:
+    """The same with few digits, so that the file stays small; an accuracy over 2,000 questions has no more."""
+    if isinstance(value, Mapping):
+        return {name: _short(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_short(each) for each in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

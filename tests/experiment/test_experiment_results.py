@@ -51,6 +51,15 @@ def test_a_run_that_is_added_leaves_the_lines_of_others_alone(tmp_path):
     assert after[: len(before) - 2] == before[:-2]
 
 
+def test_figures_are_written_with_few_digits_and_settings_as_they_are(tmp_path):
+    results.add(a_run(0, speech=0.2916000000000001, settings=("lr=0.00012345678",)), tmp_path / "results.json")
+    [run] = results.load(tmp_path / "results.json")
+    assert run["checkpoints"][0]["sets"]["dev"]["speech_accuracy"] == 0.2916
+    results.add(a_run(0, speech=1 / 3), tmp_path / "results.json")
+    assert "0.33333}" in (tmp_path / "results.json").read_text()
+    assert run["settings"] == ["lr=0.00012345678"]
+
+
 def _add(arguments):
     seed, path = arguments
     results.add(a_run(seed), path)
