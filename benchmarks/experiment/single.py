@@ -1,8 +1,8 @@
 """One run of the experiment, from the base to its result: ``python single.py --base natural --arm tars --seed 0 …``.
 
 The run is trained and measured in this process and its children, all on the core that is named. What it leaves in its
-directory is ``result.json``; it is merged into the results, and the weights are removed. A run that is started again after
-it was trained goes on with the measuring.
+directory is ``result.json``; it is merged into the results, and the weights are removed. A run that was interrupted goes on
+with the measuring if it had been trained, and else starts anew.
 """
 
 from __future__ import annotations
@@ -79,6 +79,10 @@ def run(place: Place, identity: dict[str, Any], *, learning_rate: float, keep_we
     base, name, seed, steps = (identity[key] for key in ("base", "arm", "seed", "steps"))
     out = place.run(base, name, seed, steps)
     out.mkdir(parents=True, exist_ok=True)
+    if (out / RESULT).exists():
+        done: dict[str, Any] = json.loads((out / RESULT).read_text())
+        if results.identity(done) == results.identity(identity):
+            return done
     trained = _trained(place, identity, out, learning_rate)
     started = time.monotonic()
     models = {int(step): Path(path) for step, path in trained["models"].items()}
@@ -108,7 +112,7 @@ def _trained(place: Place, identity: dict[str, Any], out: Path, learning_rate: f
     done = out / TRAINED
     if done.exists():
         left: dict[str, Any] = json.loads(done.read_text())
-        if left["identity"] == identity:
+        if left["identity"] == identity and all(Path(model).is_dir() for model in left["models"].values()):
             return left
     base, chosen = place.base(identity["base"]), arm(identity["arm"])
     seed, steps = identity["seed"], identity["steps"]
