@@ -203,5 +203,6 @@ def save_checkpoint(thinker: Thinker, directory: Path, *, files: Path = COMMITTE
 
 def load(directory: Path, processor_files: Path | None = None) -> tuple[Thinker, Qwen2_5OmniProcessor]:
     """Thinker (float32, for inference) and processor of a model directory, the latter from elsewhere if given."""
-    thinker = Thinker.from_pretrained(directory, dtype=torch.float32).eval()
+    # Named, since a checkpoint may name the attention that it was trained with.
+    thinker = Thinker.from_pretrained(directory, dtype=torch.float32, attn_implementation="sdpa").eval()
     return thinker, load_processor(processor_files or directory)
