@@ -26,7 +26,6 @@ VERL = {
     "entropy": "actor/entropy",
     "gradient_norm": "actor/grad_norm",
     "clipped": "actor/pg_clipfrac",
-    "rollout_k3_kl_speech": "tars/rollout_k3_kl/speech",
     "seconds": "timing_s/step",
     "seconds_generation": "timing_s/gen",
     "seconds_log_prob": "timing_s/old_log_prob",
