@@ -66,7 +66,7 @@ def of_step(rows: Sequence[Row]) -> dict[str, float | None]:
     """Figures of one step.
 
     - `<measure>/<modality>`: mean of accuracy, format, total reward, of answers that reason, of tokens, of truncated ones.
-    - `representation`, `behavior`: mean over the completions that have the term (speech; with the symmetric reward also text).
+    - `representation`, `behavior`: mean over the speech completions that have the term.
     - `spread/<term>`: standard deviation over the speech completions of a question, its mean over the questions.
     - `all_wrong`, `all_right`: share of the questions all of whose speech completions are; `without_reference`: share that
       has no right text completion.
