@@ -72,7 +72,7 @@ bench: $(VERL)/ready $(OPENRLHF)/ready
 	$(VERL)/bin/python benchmarks/results.py
 
 .PHONY: experiment
-experiment: $(VERL)/ready
+experiment: $(VERL)/ready voices
 	$(VERL)/bin/python benchmarks/experiment/run.py $(foreach option,ARMS SEEDS STEPS BASES JOBS,$(call given,$(option)))
 
 base-model: $(VERL)/ready
