@@ -47,8 +47,7 @@ from tars_rewards_verl.pairs import PairSampler
 
 QUESTIONS, SAMPLES = 8, 4
 MICRO_BATCH = 8
-OPTIMIZER = {"betas": (0.9, 0.999), "weight_decay": 0.01}  # verl's defaults
-CLIP_NORM = 1.0
+BETAS, WEIGHT_DECAY, CLIP_NORM = (0.9, 0.999), 0.01, 1.0  # verl's defaults
 
 
 @dataclass(frozen=True)
@@ -192,7 +191,7 @@ def train(
         cache = data.parent / "heard" if heard_cache is None else heard_cache
         audio = heard(trainer.policy, trainer.processor, table, cache / "train.safetensors")
         parameters = list(trained_parameters(trainer.policy).values())
-        optimizer = torch.optim.AdamW(parameters, lr=learning_rate, **OPTIMIZER)
+        optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY)
         schedule = get_cosine_schedule_with_warmup(optimizer, 0, steps)
         figures, saved = [], {}
         for number, picks in enumerate(islice(question_batches(data / "train.parquet", seed), steps), 1):
