@@ -13,10 +13,11 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 def step(base, data, heard_cache):
     """The first step's questions and samples."""
     import supervised
+    import supervised_arms
     from evaluate import read_table
     from heard import heard
 
-    trainer = supervised.Distillation(base)
+    trainer = supervised_arms.Distillation(base)
     table = read_table(data, "train")
     audio = heard(trainer.policy, trainer.processor, table, heard_cache / "train.safetensors")
     picks = next(supervised.question_batches(data / "train.parquet", 0))
@@ -51,8 +52,8 @@ def test_the_optimizer_is_verls():
     settings = yaml.safe_load((Path(verl.__file__).parent / "trainer/config/optim/fsdp.yaml").read_text())
     assert settings["optimizer"] == "AdamW"
     assert settings["override_optimizer_config"] is None
-    assert {"betas": tuple(settings["betas"]), "weight_decay": settings["weight_decay"]} == supervised.OPTIMIZER
-    assert settings["clip_grad"] == supervised.CLIP_NORM
+    ours = (supervised.BETAS, supervised.WEIGHT_DECAY, supervised.CLIP_NORM)
+    assert ours == (tuple(settings["betas"]), settings["weight_decay"], settings["clip_grad"])
     rates = []
     for make in (
         lambda optimizer: get_cosine_schedule_with_warmup(optimizer, 0, 20),
@@ -71,7 +72,7 @@ def test_the_optimizer_is_verls():
 
 
 def test_reverse_kl_is_torchs():
-    from supervised import reverse_kl
+    from supervised_arms import reverse_kl
 
     student, teacher = torch.randn(2, 5, 7)
     student[:, 3] = teacher[:, 3] = -1e4  # a token that is never sampled
@@ -98,9 +99,9 @@ def test_four_completions_of_each_question_in_both_modalities(step):
 def test_fine_tuning_learns_the_bases_correct_text_given_speech(base, step):
     from dataclasses import replace
 
-    import supervised
+    import supervised_arms
 
-    trainer = supervised.FineTuning(base)
+    trainer = supervised_arms.FineTuning(base)
     assert trainer.writer is trainer.base
     done = replace(step.samples["text"], truncated=[row == 5 for row in range(32)])
     cut = replace(step, samples={**step.samples, "text": done})
@@ -123,9 +124,9 @@ def test_fine_tuning_learns_the_bases_correct_text_given_speech(base, step):
 
 
 def test_distillation_compares_hearing_with_the_bases_reading(base, step):
-    import supervised
+    import supervised_arms
 
-    trainer = supervised.Distillation(base)
+    trainer = supervised_arms.Distillation(base)
     learned = trainer.learned(step)
     assert [tokens for _, tokens in learned] == step.samples["speech"].tokens
     rows, completions = zip(*learned[:3], strict=True)
