@@ -90,7 +90,7 @@ def gradients(
     rows = [rollout_row(index, rollouts, tars, log_probs) for index in range(len(rollouts))]
     return {
         "questions": len(table),
-        "cosine": {name: rounded(_cosine(vectors[name], vectors["standard"])) for name in WEIGHTS},
+        "cosine": {name: _cosine(vectors[name], vectors["standard"]) for name in WEIGHTS},
         "norm": {name: rounded(float(vectors[name].norm())) for name in WEIGHTS},
         "entropy": {modality: rounded(token_entropy(samples[modality])) for modality in MODALITIES},
         **{name: rounded(value) for name, value in of_step(rows).items()},
@@ -178,4 +178,4 @@ def token_entropy(done: Generated) -> float:
 
 def _cosine(one: torch.Tensor, other: torch.Tensor) -> float | None:
     norms = float(one.norm() * other.norm())
-    return float(one @ other) / norms if norms else None
+    return round(float(one @ other) / norms, 5) if norms else None

@@ -5,8 +5,8 @@ It is kept in float32. In float16, half the size, one greedy completion of 200 c
 
 from __future__ import annotations
 
+import fcntl
 import os
-import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -37,12 +37,13 @@ def heard(thinker: Thinker, processor: Qwen2_5OmniProcessor, table: pd.DataFrame
         As `inference.hear`; read from the disk when they are looked at.
     """
     key = key_of(thinker, table)
-    if not file.exists() or _stored_key(file) != key:
-        made = hear(thinker, processor, read_clips(table))
-        tensors = {STATES: torch.cat(made), LENGTHS: torch.tensor([len(each) for each in made])}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=file.parent) as directory:
-            written = Path(directory) / file.name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # others wait for what the first one makes
+        if not file.exists() or _stored_key(file) != key:
+            made = hear(thinker, processor, read_clips(table))
+            tensors = {STATES: torch.cat(made), LENGTHS: torch.tensor([len(each) for each in made])}
+            written = file.with_suffix(".new")
             save_file(tensors, written, metadata={KEY: key})
             os.replace(written, file)
     with safe_open(file, "pt") as stored:

@@ -1,7 +1,8 @@
 """What is measured of a checkpoint on a set of questions, spoken and written.
 
 Everything is measured on greedy completions. The audio tower is frozen in every arm, so what it makes of the clips is
-computed once (`heard`). Most of the time goes into the decoder's arithmetic, not into Hugging Face's generation around it.
+computed once (`heard`). Of the rest, most of the time goes into the decoder's arithmetic and the sentence embeddings, not
+into Hugging Face's generation around them: a loop of our own with a cache allocated once was a tenth faster.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ WITH_OUTCOMES = ("test",)
 COMPARED = 500
 """Layer cosines are of so many questions of a set at most: their mean is then known to about a thousandth."""
 BATCH = 32
+EMBEDDER_DTYPE = "bfloat16"
+"""More than twice as fast as float32 on a processor that computes in it; on the demo's base, where the behavior deviation is
+.0494, it moves that by 5e-5."""
 
 
 def measure(
@@ -62,7 +66,7 @@ def measure(
     """
     with one_thread():
         thinker, processor = load(model_dir, COMMITTED)
-        reward = TARSReward(TARSConfig(embedder=str(embedder())))
+        reward = TARSReward(TARSConfig(embedder=str(embedder()), embedder_dtype=EMBEDDER_DTYPE))
         return {
             name: _measure_set(
                 thinker,
