@@ -2,11 +2,12 @@
 
 import json
 
-import make_data
-import model
+import paths  # noqa: F401  (lets the demo's modules be found)
 import pytest
 import verl_training
 from arms import ARMS
+from make_data import write_split
+from model import COMMITTED, assemble, load
 from step_log import collect
 
 pytestmark = [pytest.mark.verl, pytest.mark.training]
@@ -18,9 +19,9 @@ def run(tmp_path_factory):
     directory = tmp_path_factory.mktemp("experiment")
     base, data, out = (directory / name for name in ("base", "data", "run"))
     out.mkdir()
-    model.assemble(base)
+    assemble(base)
     for split in ("train", "dev"):
-        make_data.write_split(data, split, 16, seed=0)
+        write_split(data, split, 16, seed=0)
     settings = verl_training.settings_of(ARMS["symmetric"], 1e-4)
     models = verl_training.train(settings, base=base, data=data, out=out, seed=0, steps=STEPS)
     return models, collect(out / "log", out / "metrics.jsonl"), out
@@ -29,7 +30,7 @@ def run(tmp_path_factory):
 def test_it_leaves_a_model_at_every_checkpoint(run):
     models, _, _ = run
     assert list(models) == [1, 2]
-    thinkers = [model.load(path, model.COMMITTED)[0] for path in models.values()]
+    thinkers = [load(path, COMMITTED)[0] for path in models.values()]
     heads = [thinker.lm_head.weight for thinker in thinkers]
     assert not heads[0].equal(heads[1])
     towers = [thinker.audio_tower.layers[0].fc1.weight for thinker in thinkers]
