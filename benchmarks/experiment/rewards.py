@@ -22,6 +22,7 @@ import pandas as pd
 import torch
 
 from tars_rewards import Rollout
+from tars_rewards.batch import RolloutBatch
 from tars_rewards.errors import ConfigError
 from tars_rewards.protocol import BaseScore, RewardResult
 from tars_rewards.reward import TARSReward as CoreReward
@@ -30,6 +31,7 @@ from tars_rewards.verl import TARSReward
 if TYPE_CHECKING:
     from torch import Tensor
 
+Batch = Sequence[Rollout] | RolloutBatch
 MINIMUM_WORDS = 5
 """Words that a think block must have to count as reasoning: a whole step of any of the questions has more."""
 _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
@@ -49,10 +51,10 @@ class SymmetricReward(TARSReward):
     one correct speech completion of its question; it has none where no speech completion is correct.
     """
 
-    def __call__(self, rollouts: Sequence[Rollout], *, step: int = 0, representation: Any = None) -> RewardResult:
+    def __call__(self, rollouts: Batch, *, step: int = 0, representation: Any = None) -> RewardResult:
         """Score a batch; see `tars_rewards.TARSReward.__call__`."""
         _refuse_states_elsewhere(representation)
-        rollouts = self._embedded(rollouts)
+        rollouts = self._embedded(_listed(rollouts))
         config = self.config
         mirrored = replace(config, target_modality=config.anchor_modality, anchor_modality=config.target_modality)
         speech = super().__call__(rollouts, step=step)
@@ -72,9 +74,8 @@ class SymmetricReward(TARSReward):
             metrics=metrics,
         )
 
-    def _embedded(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
+    def _embedded(self, rollouts: list[Rollout]) -> list[Rollout]:
         """Every completion with its embedding: verl's reward loop leaves out wrong text, which TARS never compares."""
-        rollouts = list(rollouts)
         missing = [
             index
             for index, rollout in enumerate(rollouts)
@@ -101,10 +102,10 @@ class FrozenTeacherReward(TARSReward):
         super().__init__(**kwargs)
         self.teacher = read_teacher(Path(teacher), self.config.anchor_modality)
 
-    def __call__(self, rollouts: Sequence[Rollout], *, step: int = 0, representation: Any = None) -> RewardResult:
+    def __call__(self, rollouts: Batch, *, step: int = 0, representation: Any = None) -> RewardResult:
         """Score a batch; see `tars_rewards.TARSReward.__call__`. The references are not in the batch: all are -1."""
         _refuse_states_elsewhere(representation)
-        config = self.config
+        config, rollouts = self.config, _listed(rollouts)
         is_speech = torch.tensor([rollout.modality == config.target_modality for rollout in rollouts])
         where = torch.nonzero(is_speech).flatten()
         speech = [rollouts[index] for index in where.tolist()]
@@ -143,13 +144,13 @@ class ReasoningFormatReward(TARSReward):
             return score
         return BaseScore(score.correct, False, score.reward - self.config.format_weight)
 
-    def __call__(self, rollouts: Sequence[Rollout], *, step: int = 0, representation: Any = None) -> RewardResult:
+    def __call__(self, rollouts: Batch, *, step: int = 0, representation: Any = None) -> RewardResult:
         """Score a batch; see `tars_rewards.TARSReward.__call__`. Base rewards that came with rollouts stay as they are."""
         scored = [
             each
             if each.base is not None
             else replace(each, base=self.base(each.completion, each.answer, truncated=each.truncated))
-            for each in rollouts
+            for each in _listed(rollouts)
         ]
         return super().__call__(scored, step=step, representation=representation)
 
@@ -171,6 +172,10 @@ def read_teacher(path: Path, modality: str) -> dict[str, Rollout]:
         )
         for row in table.itertuples()
     }
+
+
+def _listed(rollouts: Batch) -> list[Rollout]:
+    return list(rollouts.rollouts if isinstance(rollouts, RolloutBatch) else rollouts)
 
 
 def _of_modality(modality: str, metrics: Mapping[str, float]) -> dict[str, float]:

@@ -6,6 +6,7 @@ import pytest
 import rewards
 
 from tars_rewards import Rollout
+from tars_rewards.batch import RolloutBatch
 from tars_rewards.errors import ConfigError
 from tars_rewards.protocol import BaseScore
 from tars_rewards.verl import TARSReward
@@ -118,6 +119,14 @@ def test_metrics_with_a_frozen_teacher_count_no_completion_of_it(teacher):
     assert metrics["tars/reward_gap"] == pytest.approx(2.5 / 3 - 3.5 / 3)
     assert metrics["tars/pairs/without_reference"] == 0.5
     assert metrics["tars/behavior/speech/count"] == 1
+
+
+@pytest.mark.parametrize("name", ["SymmetricReward", "FrozenTeacherReward", "ReasoningFormatReward"])
+def test_a_batch_that_is_laid_out_already_earns_the_same(name, teacher):
+    kwargs = {"teacher": str(teacher)} if name == "FrozenTeacherReward" else {}
+    reward = without_embedder(getattr(rewards, name)(**kwargs))
+    laid_out = RolloutBatch.from_rollouts(batch(), reward.config)
+    assert reward(laid_out).total.tolist() == reward(batch()).total.tolist()
 
 
 def test_a_teacher_that_is_not_there_is_told_of(tmp_path):
