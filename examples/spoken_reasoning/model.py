@@ -163,14 +163,15 @@ def load_trained(thinker: Thinker, path: Path) -> None:
     thinker.load_state_dict(state, strict=False)
 
 
-def assemble(directory: Path) -> None:
+def assemble(directory: Path, trained: Path = COMMITTED / TRAINED_FILE) -> None:
     """Write the base model: committed trained part, packaged encoder, configuration and processor files.
 
     Args:
         directory: Where to; created if missing.
+        trained: The trained part, as `save_trained` writes it; by default the demo's.
     """
     thinker = new_thinker(Qwen2TokenizerFast.from_pretrained(COMMITTED))
-    load_trained(thinker, COMMITTED / TRAINED_FILE)
+    load_trained(thinker, trained)
     save_checkpoint(thinker, directory)
 
 
@@ -202,5 +203,6 @@ def save_checkpoint(thinker: Thinker, directory: Path, *, files: Path = COMMITTE
 
 def load(directory: Path, processor_files: Path | None = None) -> tuple[Thinker, Qwen2_5OmniProcessor]:
     """Thinker (float32, for inference) and processor of a model directory, the latter from elsewhere if given."""
-    thinker = Thinker.from_pretrained(directory, dtype=torch.float32).eval()
+    # Named, since a checkpoint may name the attention that it was trained with.
+    thinker = Thinker.from_pretrained(directory, dtype=torch.float32, attn_implementation="sdpa").eval()
     return thinker, load_processor(processor_files or directory)

@@ -143,7 +143,7 @@ def ordering(rng: random.Random) -> Question:
         over.append(f"{high} over {low}")
     steps = f"{over[0]}, {over[1]}, so {first}, {middle}, {last}. The {most if top else least} is {winner}"
     stem = f"{' '.join(facts)} Who is the {most if top else least}?"
-    return _question(rng, "ordering", _people_key("ordering", people), stem, people, winner, steps)
+    return assemble_question(rng, "ordering", people_key("ordering", people), stem, people, winner, steps)
 
 
 def arithmetic(rng: random.Random) -> Question:
@@ -164,7 +164,7 @@ def arithmetic(rng: random.Random) -> Question:
     near = [n for n in range(max(1, end - 3), end + 4) if n != end]
     options = [word[4], *(NUMBERS[n] for n in rng.sample(near, 2))]
     key = f"arithmetic/{start}/{gain}/{loss}/{gain_first}"
-    return _question(rng, "arithmetic", key, f"{stem} How many {goods} are left?", options, word[4], steps)
+    return assemble_question(rng, "arithmetic", key, f"{stem} How many {goods} are left?", options, word[4], steps)
 
 
 def days(rng: random.Random) -> Question:
@@ -177,22 +177,24 @@ def days(rng: random.Random) -> Question:
     )
     steps = f"First {DAYS[today]} plus {NUMBERS[wait]} is {DAYS[opens]}, then {DAYS[opens]} plus {NUMBERS[last]} is {DAYS[closes]}"
     options = [DAYS[closes], *rng.sample([day for day in DAYS if day != DAYS[closes]], 2)]
-    return _question(rng, "days", f"days/{today}/{wait}/{last}", stem, options, DAYS[closes], steps)
+    return assemble_question(rng, "days", f"days/{today}/{wait}/{last}", stem, options, DAYS[closes], steps)
 
 
 TEMPLATES: tuple[Callable[[random.Random], Question], ...] = (ordering, arithmetic, days)
 
 
-def _question(
+def assemble_question(
     rng: random.Random, template: str, key: str, stem: str, options: list[str], right: str, steps: str
 ) -> Question:
+    """A question with its options shuffled, and how they are compared with the right one added to its ``steps``."""
     shuffled = rng.sample(options, len(options))
     letter = LETTERS[shuffled.index(right)]
     listed = ", ".join(map(" ".join, zip(LETTERS, shuffled, strict=True)))
     return Question(template, key, stem, tuple(shuffled), letter, f"{steps}. {listed}: {right} {letter}.")
 
 
-def _people_key(template: str, people: list[str]) -> str:
+def people_key(template: str, people: list[str]) -> str:
+    """The key of a question about a set of people."""
     return f"{template}/{'/'.join(sorted(people))}"
 
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 from inference import embed, hear, prompt_text, transcription_prompt
 from model import Thinker, trained_parameters
-from questions import Question, stream
+from questions import Question, format_completion, stream
 from speech import Speaker, speak
 from transformers import Qwen2_5OmniProcessor
 
@@ -38,6 +38,7 @@ class Recipe:
         listen_steps: Steps of stage 2.
         clips: Spoken questions of the training split; all of them are transcribed.
         reasoned_clips: How many of them are also answered.
+        direct_share: Share of the answered clips whose answer leaves its reasoning out.
         transcribed_per_step: Transcriptions a step of stage 2.
         reasoned_per_step: Spoken answers a step of stage 2.
         text_per_step: Text questions a step of stage 2.
@@ -53,6 +54,7 @@ class Recipe:
     listen_steps: int = 400
     clips: int = 1600
     reasoned_clips: int = 240
+    direct_share: float = 0.0
     transcribed_per_step: int = 14
     reasoned_per_step: int = 4
     text_per_step: int = 10
@@ -88,17 +90,31 @@ def text_examples(processor: Qwen2_5OmniProcessor, seed: int) -> Iterator[Exampl
         yield Example(prompt_text(processor, question.text), question.completion)
 
 
-def spoken_examples(
+def heard_clips(
     thinker: Thinker, processor: Qwen2_5OmniProcessor, recipe: Recipe
-) -> tuple[list[Example], list[Example]]:
-    """Transcriptions of all clips, and answers to the first few of them; every clip is encoded once."""
+) -> list[tuple[Question, torch.Tensor]]:
+    """The spoken questions of stage 2, and what the frozen tower makes of them; every clip is encoded once."""
     questions = list(islice(stream("train", recipe.seed + 1), recipe.clips))
     heard = [audio.half() for audio in hear(thinker, processor, clips_of(questions, recipe.seed))]
+    return list(zip(questions, heard, strict=True))
+
+
+def spoken_examples(
+    processor: Qwen2_5OmniProcessor, recipe: Recipe, clips: Sequence[tuple[Question, torch.Tensor]]
+) -> tuple[list[Example], list[Example]]:
+    """Transcriptions of all clips, and answers to the first few of them."""
     transcribe, answer = transcription_prompt(processor), prompt_text(processor, None)
-    pairs = list(zip(questions, heard, strict=True))
-    transcribed = [Example(transcribe, question.text, audio) for question, audio in pairs]
-    reasoned = [Example(answer, question.completion, audio) for question, audio in pairs[: recipe.reasoned_clips]]
+    transcribed = [Example(transcribe, question.text, audio) for question, audio in clips]
+    reasoned = [
+        Example(answer, format_completion("", question.answer) if direct else question.completion, audio)
+        for (question, audio), direct in zip(clips, _spread(recipe.direct_share, recipe.reasoned_clips), strict=False)
+    ]
     return transcribed, reasoned
+
+
+def _spread(share: float, count: int) -> list[bool]:
+    """True for a share of ``count``, evenly spread."""
+    return [int((i + 1) * share + 1e-9) > int(i * share + 1e-9) for i in range(count)]
 
 
 def loss_of(

@@ -10,6 +10,7 @@ import _ctypes
 import ctypes
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -76,6 +77,11 @@ def speak(text: str, speaker: Speaker) -> npt.NDArray[np.float32]:
         ValueError: The voice does not exist, nothing was spoken, or the clip is longer than `MAX_SECONDS`.
     """
     pcm, rate = _espeak(text, speaker)
+    return as_clip(pcm, rate, text, speaker)
+
+
+def as_clip(pcm: npt.NDArray[Any], rate: int, text: str, speaker: Speaker) -> npt.NDArray[np.float32]:
+    """What a synthesiser spoke, resampled to 16 kHz, at a peak of 0.5, with the speaker's noise; raises as `speak`."""
     speech = np.asarray(soxr.resample(pcm.astype(np.float32), rate, SAMPLE_RATE), np.float32)
     if not speech.size or not np.abs(speech).max():
         raise ValueError(f"expected speech for {text!r}, got silence from voice {speaker.voice!r}")

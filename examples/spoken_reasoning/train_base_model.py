@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from model import COMMITTED, TRAINED_FILE, load, new_thinker, save_checkpoint, save_trained
-from recipe import Recipe, spoken_examples, train_listening, train_text
+from recipe import Recipe, heard_clips, spoken_examples, train_listening, train_text
 from tokenizer import save_processor, train_tokenizer, training_texts
 
 
@@ -45,7 +45,7 @@ def main() -> None:
 
     for step, loss in train_text(thinker, processor, recipe):
         report("text", step, f"loss {loss:.3f}")
-    transcribed, reasoned = spoken_examples(thinker, processor, recipe)
+    transcribed, reasoned = spoken_examples(processor, recipe, heard_clips(thinker, processor, recipe))
     print(f"{time.time() - start:6.0f} s  {len(transcribed)} clips spoken and encoded", flush=True)
     for step, losses in train_listening(thinker, processor, recipe, transcribed, reasoned):
         report("listening", step, "  ".join(f"{kind} {loss:.3f}" for kind, loss in losses.items()))

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import datasets
 import pytest
 from hydra import compose, initialize_config_module
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from tars_rewards.errors import AdapterError, ConfigError, IncompletePairError
 from tars_rewards_verl.trainer import TARSTrainerMixin
@@ -23,6 +24,9 @@ class Stock:
 
     def __init__(self, config):
         self.config, self.global_steps, self.sent = config, 0, []
+
+    def _build_replay_buffer(self):
+        return ReplayBuffer("sync", None, None, "drop", None)
 
     def _submit_batch_to_rollout(self, batch):
         self.sent.append(batch)
@@ -54,6 +58,13 @@ def test_the_banner_names_what_is_in_force(capsys):
     assert (
         "n = 4 per prompt, advantage grpo (norm_adv_by_std_in_grpo False), reward tars_rewards.verl:TARSReward" in said
     )
+
+
+def test_how_often_the_trainer_looks_for_finished_rollouts_can_be_set():
+    assert trainer()._build_replay_buffer().poll_interval == 2.0
+    assert trainer("reward.custom_kwargs.rollout_poll=0.05")._build_replay_buffer().poll_interval == 0.05
+    with pytest.raises(ConfigError, match="rollout_poll must be a positive number of seconds or null, got 0"):
+        trainer("reward.custom_kwargs.rollout_poll=0")
 
 
 def test_terms_of_ones_own_and_an_endpoint_by_verls_command_line(capsys):

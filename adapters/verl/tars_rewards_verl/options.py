@@ -22,6 +22,10 @@ class VerlOptions(AdapterOptions):
     weight_push_deadline: float = 300.0
     """Seconds that one message of a weight push to vLLM, or its acknowledgement, may take before the run is stopped."""
 
+    rollout_poll: float | None = None
+    """Seconds between two looks of the trainer for finished rollouts, which a step waits for in vain. None: verl's 2 s, which no
+    setting of its own changes; of steps of a few seconds that is a large part."""
+
     finaliser_workers: int = 0
     """Processes, a core each, that compute the representation term of a step, spread by pair. 0: the trainer does. For
     steps of many thousands of completions, see docs/scaling.md."""
@@ -35,3 +39,5 @@ class VerlOptions(AdapterOptions):
             raise ConfigError(
                 f"weight_push_deadline must be a positive number of seconds, got {self.weight_push_deadline}"
             )
+        if self.rollout_poll is not None and not self.rollout_poll > 0:
+            raise ConfigError(f"rollout_poll must be a positive number of seconds or null, got {self.rollout_poll}")

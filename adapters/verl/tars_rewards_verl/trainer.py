@@ -4,6 +4,7 @@ The stock loop stays as it is. The mixin adds, at the places where verl's traine
 
 ====================  =================================================================================
 ``__init__``          refuses what cannot work, builds the reward, prints the banner
+``_build_replay…``    how often it looks for finished rollouts
 ``_init_dataloader``  shuffling by pair
 ``_save_checkpoint``  keeps the denominator of the modality recovery rate with verl's checkpoint
 ``_load_checkpoint``  and finds it again
@@ -29,6 +30,7 @@ from tars_rewards.errors import UnsupportedConfigError
 from tars_rewards.integration.completion_embedder import over_window_metric
 from tars_rewards.integration.options import describe
 from tars_rewards.integration.pairs import CHECK_ROWS, find_pairs
+from tars_rewards.integration.patching import require_attribute
 from tars_rewards.integration.rollout_kl import RolloutKLGuard, rollout_kl
 from tars_rewards.integration.run_log import open_run_log
 from tars_rewards.protocol import Rollout
@@ -81,6 +83,13 @@ class TARSTrainerMixin(_Base):
             f"tars-rewards: {describe(self.tars.config)}; n = {samples} per prompt, advantage {algorithm.adv_estimator} "
             f"(norm_adv_by_std_in_grpo {algorithm.norm_adv_by_std_in_grpo}), reward {reward}"
         )
+
+    def _build_replay_buffer(self) -> Any:
+        buffer = super()._build_replay_buffer()
+        if self.tars.options.rollout_poll is not None:
+            require_attribute(buffer, "poll_interval", "verl ReplayBuffer")
+            buffer.poll_interval = self.tars.options.rollout_poll
+        return buffer
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()

@@ -1,0 +1,125 @@
+"""The three base models of the experiment: which they are, how they were trained, how they are put together.
+
+Usage::
+
+    python benchmarks/experiment/bases.py natural
+
+trains one anew (about 15 minutes of one core, less once the stages that they share are kept under ``--work``) and
+rewrites ``bases/natural/trained.safetensors``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import paths
+import torch
+from model import COMMITTED, TRAINED_FILE, Thinker, load, load_trained, new_thinker, save_checkpoint, save_trained
+from model import assemble as assemble_model
+from questions import Question
+from recipe import Recipe, heard_clips, spoken_examples, train_listening, train_text
+from transformers import Qwen2_5OmniProcessor, Qwen2TokenizerFast
+
+SEED = 11
+ORDINARY = Recipe(seed=SEED)
+RECIPES = {
+    "natural": replace(ORDINARY, reasoned_clips=20, reasoned_per_step=4),
+    "constructed": replace(ORDINARY, direct_share=0.95),
+    "ordinary": ORDINARY,
+}
+
+
+def trained_file(name: str) -> Path:
+    """The committed trained part of a base.
+
+    Raises:
+        ValueError: There is no base of that name.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"expected a base of {sorted(RECIPES)}, got {name!r}")
+    return paths.EXPERIMENT / "bases" / name / TRAINED_FILE
+
+
+def assemble(name: str, directory: Path) -> None:
+    """Write a base as a Qwen2.5-Omni checkpoint, with the demo's tokenizer and processor.
+
+    Args:
+        name: A key of `RECIPES`.
+        directory: Where to; created if missing.
+    """
+    assemble_model(directory, trained_file(name))
+
+
+def train(recipe: Recipe, out: Path, work: Path) -> None:
+    """Train a base and write its trained part to ``out``.
+
+    Args:
+        recipe: The base's recipe.
+        out: The file to write.
+        work: Directory where the text stage and the encoded clips are kept, to be shared by bases of the same seed.
+    """
+    start = time.time()
+
+    def report(stage: str, step: int, losses: str) -> None:
+        if step % 50 == 0:
+            print(f"{time.time() - start:6.0f} s  {stage} {step:5d}  {losses}", flush=True)
+
+    thinker, processor = untrained(recipe, work)
+    text_stage = work / f"text_stage_{recipe.seed}.safetensors"
+    if not text_stage.exists():
+        for step, loss in train_text(thinker, processor, recipe):
+            report("text", step, f"loss {loss:.3f}")
+        _write(thinker, text_stage)
+    load_trained(thinker, text_stage)  # in float16 also where it was trained just now
+    transcribed, reasoned = spoken_examples(processor, recipe, clips(thinker, processor, recipe, work))
+    for step, losses in train_listening(thinker, processor, recipe, transcribed, reasoned):
+        report("listening", step, "  ".join(f"{kind} {loss:.3f}" for kind, loss in losses.items()))
+    _write(thinker, out)
+    print(f"{time.time() - start:6.0f} s  wrote {out}")
+
+
+def untrained(recipe: Recipe, work: Path) -> tuple[Thinker, Qwen2_5OmniProcessor]:
+    """The model before the text stage."""
+    directory = work / f"untrained_{recipe.seed}"
+    tokenizer = Qwen2TokenizerFast.from_pretrained(COMMITTED)
+    save_checkpoint(new_thinker(tokenizer, seed=recipe.seed), directory)
+    return load(directory)
+
+
+def clips(
+    thinker: Thinker, processor: Qwen2_5OmniProcessor, recipe: Recipe, work: Path
+) -> Sequence[tuple[Question, torch.Tensor]]:
+    """The encoded clips of a recipe's listening stage; the tower is frozen, so they are the same for all bases."""
+    kept = work / f"heard_{recipe.seed}_{recipe.clips}.pt"
+    if not kept.exists():
+        made = kept.with_suffix(".new")
+        torch.save(heard_clips(thinker, processor, recipe), made)
+        made.replace(kept)
+    loaded: Sequence[tuple[Question, torch.Tensor]] = torch.load(kept, weights_only=False)
+    return loaded
+
+
+def _write(thinker: Thinker, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = path.with_suffix(".new")
+    save_trained(thinker, made)
+    made.replace(path)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Train a base model of the experiment.")
+    parser.add_argument("name", choices=sorted(RECIPES))
+    parser.add_argument("--out", type=Path, help="file to write; default: the committed one")
+    parser.add_argument("--work", type=Path, default=paths.WORK / "training", help="where shared stages are kept")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)  # sums in another order give another model of the same kind
+    train(RECIPES[arguments.name], arguments.out or trained_file(arguments.name), arguments.work)
+
+
+if __name__ == "__main__":
+    main()
