@@ -73,9 +73,7 @@ def grouped(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
     found: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in sorted(runs, key=lambda run: run["seed"]):
         found[run["base"]][run["arm"]].append(run)
-    return {
-        base: {arm: found[base][arm] for arm in ARMS if arm in found[base]} for base in BASES if base in found
-    }
+    return {base: {arm: found[base][arm] for arm in ARMS if arm in found[base]} for base in BASES if base in found}
 
 
 def measured(run: Run, step: int | None = None, name: str = SET) -> Mapping[str, Any]:
@@ -245,8 +243,8 @@ def _verdict(what: str, wanted: str, found: str, met: bool) -> str:
 
 def _points(found: Difference) -> str:
     estimate = found.over_questions if found.over_runs is None else found.over_runs
-    assert estimate.value is not None and estimate.low is not None and estimate.high is not None
-    return f"{100 * estimate.value:+.1f} ({100 * estimate.low:+.1f} to {100 * estimate.high:+.1f})"
+    value, low, high = (100 * (end or 0.0) for end in (estimate.value, estimate.low, estimate.high))
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def _p(p: float | None) -> str:

@@ -119,5 +119,3 @@ def _estimate(values: Sequence[float]) -> Estimate:
     spread = Spread.of(values)
     low, high = (None, None) if spread.half is None else (spread.mean - spread.half, spread.mean + spread.half)
     return Estimate(spread.mean, low, high, spread.seeds)
-
-
