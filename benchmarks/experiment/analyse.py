@@ -1,0 +1,272 @@
+"""What the runs say: ``python benchmarks/experiment/analyse.py`` rewrites the results in README.md, and the plots.
+
+Outcomes were declared before the runs (README.md). The tests are the library's own (`tars_rewards.evaluation.statistics`): a
+difference between two arms holds for other questions and other seeds, Holm's correction is over the arms of a base.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from tars_rewards.evaluation.statistics import Difference, difference, holm
+
+README = Path(__file__).parent / "README.md"
+BEGIN, END = "<!-- results: written by analyse.py -->", "<!-- end of results -->"
+BASES = ("natural", "constructed", "ordinary")
+ARMS = (
+    "none", "sft", "distillation", "grpo", "reasoning_format", "representation", "behavior", "tars", "symmetric", "frozen_teacher",
+)  # fmt: skip
+STANDARD, TARS, UNTRAINED = "grpo", "tars", "none"
+SET = "test"
+
+Run = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean over seeds, with Student's 95 % interval where there are several."""
+
+    mean: float
+    half: float | None
+    seeds: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Of one value a seed."""
+        count = len(values)
+        if count < 2:
+            return cls(values[0], None, count)
+        half = float(stats.t.ppf(0.975, count - 1)) * statistics.stdev(values) / math.sqrt(count)
+        return cls(statistics.fmean(values), half, count)
+
+    def show(self, digits: int = 3) -> str:
+        """Such as ".655 ± .012"."""
+        mean = _short(f"{self.mean:.{digits}f}")
+        return mean if self.half is None else f"{mean} ± {_short(f'{self.half:.{digits}f}')}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An arm less standard RL in one modality's accuracy."""
+
+    arm: str
+    seeds: tuple[int, int]  #: of standard RL, of the arm
+    found: Difference
+    p_holm: float  #: over questions and seeds, corrected for the arms of the base
+    p_paired: float | None  #: paired t over the seeds that both have; None with fewer than two
+
+
+def grouped(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
+    """Runs by base and arm, seeds in order."""
+    found: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for run in sorted(runs, key=lambda run: run["seed"]):
+        found[run["base"]][run["arm"]].append(run)
+    return {base: {arm: found[base][arm] for arm in ARMS if arm in found[base]} for base in BASES if base in found}
+
+
+def measured(run: Run, step: int | None = None, name: str = SET) -> Mapping[str, Any]:
+    """What was measured on a set after ``step``; None: at the end.
+
+    Raises:
+        ValueError: That was not measured.
+    """
+    step = run["steps"] if step is None else step
+    for checkpoint in run["checkpoints"]:
+        if checkpoint["step"] == step and name in checkpoint["sets"]:
+            values: Mapping[str, Any] = checkpoint["sets"][name]
+            return values
+    raise ValueError(f"{run['base']}/{run['arm']}/{run['seed']}: expected {name} to be measured after step {step}")
+
+
+def outcomes(runs: Sequence[Run], modality: str, step: int | None = None) -> npt.NDArray[np.float64]:
+    """Whether each test question was answered rightly: ``[runs, questions]`` of 0 and 1."""
+    rows = []
+    for run in runs:
+        values = measured(run, step)
+        bits = np.unpackbits(np.frombuffer(bytes.fromhex(values["outcomes"][modality]), np.uint8))
+        rows.append(bits[: values["questions"]].astype(np.float64))
+    return np.stack(rows)
+
+
+def compare(arms: Mapping[str, Sequence[Run]], modality: str, step: int | None = None) -> list[Comparison]:
+    """Every other arm of a base against standard RL."""
+    if STANDARD not in arms:
+        return []
+    standard = arms[STANDARD]
+    first = outcomes(standard, modality, step)
+    others = [arm for arm in arms if arm not in (STANDARD, UNTRAINED)]
+    found = [difference(first, outcomes(arms[arm], modality, step)) for arm in others]
+    p_values = [each.p_over_questions if each.p_over_runs is None else each.p_over_runs for each in found]
+    return [
+        Comparison(arm, (len(standard), len(arms[arm])), each, p, _paired(standard, arms[arm], modality, step))
+        for arm, each, p in zip(others, found, holm(p_values), strict=True)
+    ]
+
+
+def _paired(standard: Sequence[Run], arm: Sequence[Run], modality: str, step: int | None) -> float | None:
+    """Two-sided p of a paired t test over the seeds that both arms have."""
+    first, second = (
+        {run["seed"]: measured(run, step)[f"{modality}_accuracy"] for run in runs} for runs in (standard, arm)
+    )
+    shared = sorted(first.keys() & second.keys())
+    if len(shared) < 2:
+        return None
+    return float(stats.ttest_rel([second[seed] for seed in shared], [first[seed] for seed in shared]).pvalue)
+
+
+def arm_table(arms: Mapping[str, Sequence[Run]]) -> list[str]:
+    """Markdown: what each arm came to at its end."""
+    lines = [
+        "| arm | seeds | spoken | written | gap | own-text ratio | MRR | spoken answers that reason | s a step |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for arm, runs in arms.items():
+        ends = [measured(run) for run in runs]
+
+        def over_seeds(name: str, digits: int = 3, ends: Sequence[Mapping[str, Any]] = ends) -> str:
+            return Spread.of([end[name] for end in ends]).show(digits)
+
+        steps = [run["seconds"]["step_median"] for run in runs if run["seconds"].get("step_median")]
+        cells = [
+            arm, str(len(runs)), over_seeds("speech_accuracy"), over_seeds("text_accuracy"), over_seeds("gap"),
+            over_seeds("own_text_ratio"), over_seeds("mrr", 1), over_seeds("speech_reasons"),
+            f"{statistics.median(steps):.2f}" if steps else "",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def comparison_table(arms: Mapping[str, Sequence[Run]]) -> list[str]:
+    """Markdown: each arm less standard RL, in points."""
+    spoken, written = compare(arms, "speech"), compare(arms, "text")
+    if not spoken:
+        return []
+    lines = [
+        "| less standard RL | seeds | spoken, points | p, corrected | p, paired seeds | written, points | p, corrected |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for speech, text in zip(spoken, written, strict=True):
+        cells = [
+            speech.arm, f"{speech.seeds[1]} / {speech.seeds[0]}", _points(speech.found), _p(speech.p_holm),
+            _p(speech.p_paired), _points(text.found), _p(text.p_holm),
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def other_sets_table(arms: Mapping[str, Sequence[Run]]) -> list[str]:
+    """Markdown: spoken accuracy on the other test sets."""
+    names = [name for name in measured(next(iter(arms.values()))[0], name=SET) and _sets(arms) if name != SET]
+    lines = [f"| spoken | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+    for arm, runs in arms.items():
+        cells = [Spread.of([measured(run, name=name)["speech_accuracy"] for run in runs]).show() for name in names]
+        lines.append(f"| {arm} | {' | '.join(cells)} |")
+    return lines
+
+
+def _sets(arms: Mapping[str, Sequence[Run]]) -> list[str]:
+    """Sets that every run has measured at its end, as the first names them."""
+    runs = [run for each in arms.values() for run in each]
+    ends = [next(c["sets"] for c in run["checkpoints"] if c["step"] == run["steps"]) for run in runs]
+    return [name for name in ends[0] if all(name in end for end in ends)]
+
+
+def verdicts(arms: Mapping[str, Sequence[Run]]) -> list[str]:
+    """Markdown: the moonshot's four demands on this base, each with what was found."""
+    if not {UNTRAINED, STANDARD, TARS} <= arms.keys():
+        return []
+    ends = {arm: [measured(run) for run in arms[arm]] for arm in (UNTRAINED, STANDARD, TARS)}
+
+    def average(arm: str, name: str) -> float:
+        return statistics.fmean(end[name] for end in ends[arm])
+
+    closed = 1 - average(TARS, "gap") / average(UNTRAINED, "gap")
+    ratio = average(TARS, "own_text_ratio")
+    against = next(each for each in compare(arms, "speech") if each.arm == TARS)
+    gain = 100 * (average(TARS, "speech_accuracy") - average(STANDARD, "speech_accuracy"))
+    kept = 100 * (average(TARS, "text_accuracy") - average(UNTRAINED, "text_accuracy"))
+    seconds = [statistics.median(run["seconds"]["step_median"] for run in arms[arm]) for arm in (TARS, STANDARD)]
+    p = against.found.p_over_runs
+    return [
+        "| TARS | wanted | found | |",
+        "|---|---|---|---|",
+        _verdict("closes so much of the gap", "≥ 80 %", f"{100 * closed:.0f} %", closed >= 0.8),
+        _verdict("own-text ratio", "≥ .95", _short(f"{ratio:.3f}"), ratio >= 0.95),
+        _verdict(
+            "spoken, against standard RL", "≥ 3 points, p < .01", f"{gain:+.1f} points, p {_p(p)}",
+            gain >= 3 and p is not None and p < 0.01,
+        ),
+        _verdict("written, against no training", "no loss", f"{kept:+.1f} points", kept >= 0),
+        _verdict("time of a step, against standard RL", "≤ 1.02", f"{seconds[0] / seconds[1]:.3f}",
+                 seconds[0] <= 1.02 * seconds[1]),
+    ]  # fmt: skip
+
+
+def report(runs: Iterable[Run]) -> str:
+    """The README's part on results."""
+    parts = []
+    for base, arms in grouped(runs).items():
+        parts += [f"### {base.capitalize()} base", ""]
+        for table in (arm_table(arms), comparison_table(arms), verdicts(arms), other_sets_table(arms)):
+            if table:
+                parts += [*table, ""]
+    return "\n".join(parts).strip()
+
+
+def replace_results(text: str, found: str) -> str:
+    """The README with its results exchanged.
+
+    Raises:
+        ValueError: It lacks the marks between which they stand.
+    """
+    pattern = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"expected {BEGIN} and {END} in {README}")
+    return pattern.sub(lambda _: f"{BEGIN}\n\n{found}\n\n{END}", text)
+
+
+def _verdict(what: str, wanted: str, found: str, met: bool) -> str:
+    return f"| {what} | {wanted} | {found} | {'yes' if met else '**no**'} |"
+
+
+def _points(found: Difference) -> str:
+    estimate = found.over_questions if found.over_runs is None else found.over_runs
+    value, low, high = (100 * (end or 0.0) for end in (estimate.value, estimate.low, estimate.high))
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def _p(p: float | None) -> str:
+    if p is None:
+        return ""
+    return "< .001" if p < 0.001 else _short(f"{p:.3f}")
+
+
+def _short(number: str) -> str:
+    return re.sub(r"^(-?)0\.", r"\1.", number)
+
+
+def main() -> None:
+    from curves import write_plots
+    from experiment_results import load
+
+    runs = load()
+    README.write_text(replace_results(README.read_text(), report(runs)))
+    for path in write_plots(grouped(runs)):
+        print(path)
+    print(report(runs))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

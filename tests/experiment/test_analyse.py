@@ -1,0 +1,113 @@
+"""The experiment's analysis, on runs whose outcomes are known."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "experiment"))
+
+import analyse
+from curves import charts
+
+QUESTIONS = 400
+
+
+def bits(right):
+    return np.packbits(right.astype(bool)).tobytes().hex()
+
+
+def run(arm, seed, *, speech, text=0.9, steps=200, base="natural", seconds=4.0):
+    """A run whose share of right answers is about what is asked for; every seed and question differ."""
+    draws = np.random.default_rng([seed, analyse.ARMS.index(arm)])
+    right = {"speech": draws.random(QUESTIONS) < speech, "text": draws.random(QUESTIONS) < text}
+    accuracy = {name: float(each.mean()) for name, each in right.items()}
+    measures = {
+        "questions": QUESTIONS,
+        "speech_accuracy": accuracy["speech"],
+        "text_accuracy": accuracy["text"],
+        "gap": accuracy["text"] - accuracy["speech"],
+        "own_text_ratio": accuracy["speech"] / accuracy["text"],
+        "mrr": 100 * accuracy["speech"] / 0.9,
+        "speech_reasons": 0.5,
+    }
+    test = {**measures, "outcomes": {name: bits(each) for name, each in right.items()}}
+    return {
+        "base": base,
+        "arm": arm,
+        "seed": seed,
+        "steps": steps,
+        "seconds": {"step_median": seconds},
+        "log": {"speech_all_wrong": [0.5] * steps, "representation_spread": [None] * steps},
+        "checkpoints": [
+            {"step": 0, "sets": {"dev": measures}},
+            {"step": steps, "sets": {"dev": measures, "test": test, "noise_0": measures}},
+        ],
+    }
+
+
+@pytest.fixture
+def runs():
+    made = [run("none", 0, speech=0.5, steps=0)]
+    for seed in range(5):
+        made += [run("grpo", seed, speech=0.6), run("tars", seed, speech=0.75, seconds=4.04)]
+        made.append(run("behavior", seed, speech=0.6))
+    return made
+
+
+def test_outcomes_are_the_bits_of_the_questions(runs):
+    for each in runs:
+        right = analyse.outcomes([each], "speech")
+        assert right.shape == (1, QUESTIONS)
+        assert right.mean() == pytest.approx(analyse.measured(each)["speech_accuracy"])
+
+
+def test_an_arm_that_is_better_is_told_from_one_that_is_not(runs):
+    found = {each.arm: each for each in analyse.compare(analyse.grouped(runs)["natural"], "speech")}
+    assert found.keys() == {"tars", "behavior"}
+    assert found["tars"].found.over_runs.value == pytest.approx(0.15, abs=0.04)
+    assert found["tars"].p_holm < 1e-4
+    assert found["tars"].p_paired < 0.01
+    assert found["behavior"].p_holm > 0.05
+
+
+def test_verdicts_say_what_is_met_and_what_is_not(runs):
+    lines = analyse.verdicts(analyse.grouped(runs)["natural"])
+    assert [line.endswith("yes |") for line in lines[2:]] == [False, False, True, lines[5].endswith("yes |"), True]
+    assert "1.010" in lines[6]
+
+
+def test_a_verdict_changes_with_the_runs(runs):
+    slow = [{**each, "seconds": {"step_median": 4.2}} if each["arm"] == "tars" else each for each in runs]
+    assert analyse.verdicts(analyse.grouped(slow)["natural"])[6].endswith("**no** |")
+
+
+def test_what_was_not_measured_is_an_error(runs):
+    with pytest.raises(ValueError, match="expected test to be measured after step 100"):
+        analyse.measured(runs[1], 100)
+
+
+def test_the_report_replaces_what_stood_between_the_marks(runs):
+    text = f"before\n{analyse.BEGIN}\nold\n{analyse.END}\nafter\n"
+    new = analyse.replace_results(text, analyse.report(runs))
+    assert new.startswith("before\n")
+    assert new.endswith("after\n")
+    assert "old" not in new
+    assert "| tars | 5 |" in new
+    with pytest.raises(ValueError, match="README"):
+        analyse.replace_results("nothing", "x")
+
+
+def test_charts_leave_out_what_no_run_has(runs):
+    names = [chart.name for chart in charts("natural", analyse.grouped(runs)["natural"])]
+    assert names == ["natural_accuracy", "natural_dev", "natural_speech_all_wrong"]
+
+
+def test_the_readme_says_what_the_committed_results_say():
+    path = analyse.README.with_name("results.json")
+    if not path.exists():
+        pytest.skip("no run has been committed yet")
+    text = analyse.README.read_text()
+    assert analyse.replace_results(text, analyse.report(json.loads(path.read_text())["runs"])) == text
