@@ -18,18 +18,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from arms import ARMS, BASES
+from experiment_results import load, read_outcomes
 from scipy import stats
 
 from tars_rewards.evaluation.statistics import Difference, difference, holm
 
 README = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- results: written by analyse.py -->", "<!-- end of results -->"
-BASES = ("natural", "constructed", "ordinary")
-ARMS = (
-    "none", "sft", "distillation", "grpo", "reasoning_format", "representation", "behavior", "tars", "symmetric", "frozen_teacher",
-)  # fmt: skip
 STANDARD, TARS, UNTRAINED = "grpo", "tars", "none"
 SET = "test"
+CHOOSING = 100  # this seed and those above it are of runs that chose settings on the dev set
 
 Run = Mapping[str, Any]
 
@@ -69,10 +68,20 @@ class Comparison:
 
 
 def grouped(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
-    """Runs by base and arm, seeds in order."""
+    """Runs by base and arm, seeds in order; those that chose settings are left out.
+
+    Raises:
+        ValueError: An arm has runs of different settings or lengths, which no table may mix.
+    """
     found: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in sorted(runs, key=lambda run: run["seed"]):
-        found[run["base"]][run["arm"]].append(run)
+        if run["seed"] < CHOOSING:
+            found[run["base"]][run["arm"]].append(run)
+    for base, arms in found.items():
+        for arm, of_arm in arms.items():
+            kinds = {(run["steps"], *run["settings"]) for run in of_arm}
+            if len(kinds) > 1:
+                raise ValueError(f"{base}/{arm}: expected runs of one length and one setting, got {sorted(kinds)}")
     return {base: {arm: found[base][arm] for arm in ARMS if arm in found[base]} for base in BASES if base in found}
 
 
@@ -92,12 +101,8 @@ def measured(run: Run, step: int | None = None, name: str = SET) -> Mapping[str,
 
 def outcomes(runs: Sequence[Run], modality: str, step: int | None = None) -> npt.NDArray[np.float64]:
     """Whether each test question was answered rightly: ``[runs, questions]`` of 0 and 1."""
-    rows = []
-    for run in runs:
-        values = measured(run, step)
-        bits = np.unpackbits(np.frombuffer(bytes.fromhex(values["outcomes"][modality]), np.uint8))
-        rows.append(bits[: values["questions"]].astype(np.float64))
-    return np.stack(rows)
+    ends = [measured(run, step) for run in runs]
+    return np.array([read_outcomes(end["outcomes"][modality], end["questions"]) for end in ends], float)
 
 
 def compare(arms: Mapping[str, Sequence[Run]], modality: str, step: int | None = None) -> list[Comparison]:
@@ -259,7 +264,6 @@ def _short(number: str) -> str:
 
 def main() -> None:
     from curves import write_plots
-    from experiment_results import load
 
     runs = load()
     README.write_text(replace_results(README.read_text(), report(runs)))

@@ -42,15 +42,15 @@ def charts(base: str, arms: Arms) -> Iterator[Chart]:
         return
     yield _checkpoints(base, drawn)
     for key, title, label in (
-        ("speech_all_wrong", "All-wrong groups", "share of spoken groups"),
-        ("speech_reasons", "Spoken answers that reason", "share"),
-        ("representation_spread", "Representation within groups", "standard deviation"),
-        ("behavior_spread", "Behavior within groups", "standard deviation"),
+        ("all_wrong", "All-wrong groups", "share of spoken groups"),
+        ("reasons/speech", "Spoken answers that reason", "share"),
+        ("spread/representation", "Representation within groups", "standard deviation"),
+        ("spread/behavior", "Behavior within groups", "standard deviation"),
     ):
         series = [each for arm, runs in drawn.items() if (each := _along(arm, runs, key)) is not None]
         if series:
             yield Chart(
-                name=f"{base}_{key}",
+                name=f"{base}_{key.replace('/', '_')}",
                 title=f"{title}, {base} base",
                 caption=f"Means of {WINDOW} steps; {BAND}.",
                 x="step",

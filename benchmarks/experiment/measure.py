@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import paths  # noqa: F401  (lets the demo's modules be found)
 import torch
 from evaluate import MODALITIES, Pairs, accuracy, base_scores, layer_cosine, make_prompts, mean, read_table
+from experiment_results import write_outcomes
 from heard import heard
 from inference import generate
 from model import COMMITTED, Thinker, load
@@ -59,7 +59,7 @@ def measure(
         ``_tokens`` (mean length), ``_reasons`` (share that does); ``gap``, ``own_text_ratio``, ``mrr`` (in percent) and its
         ``mrr_denominator``; ``behavior_deviation`` over ``behavior_pairs`` questions; ``layer_cosine`` and
         ``layer_cosine_mismatched`` over ``layer_cosine_pairs`` questions; for the sets `WITH_OUTCOMES` also ``outcomes`` by
-        modality (`read_outcomes`).
+        modality (`experiment_results.read_outcomes`).
 
     Raises:
         KeyError: ``base_text_accuracy`` lacks a set.
@@ -130,21 +130,3 @@ def behavior_deviation(reward: TARSReward, speech: Sequence[str], text: Sequence
     vectors = torch.from_numpy(reward.embed([each for pair in kept for each in pair]))
     values, _ = cosine(vectors[::2], vectors[1::2])
     return {"behavior_deviation": round(1 - float(values.double().mean()), 5), "behavior_pairs": len(kept)}
-
-
-def write_outcomes(right: Sequence[bool]) -> str:
-    """Outcomes of the questions as hexadecimal digits: the first bit is that of the first question."""
-    return np.packbits(np.array(right, bool)).tobytes().hex()
-
-
-def read_outcomes(digits: str, questions: int) -> list[bool]:
-    """The outcomes that `write_outcomes` wrote.
-
-    Example:
-        >>> read_outcomes(write_outcomes([True, False, True]), 3)
-        [True, False, True]
-    """
-    bits = np.unpackbits(np.frombuffer(bytes.fromhex(digits), np.uint8))
-    if not 0 <= len(bits) - questions < 8:
-        raise ValueError(f"expected the outcomes of {questions} questions, got {len(bits)} bits")
-    return [bool(bit) for bit in bits[:questions]]

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import results
+import experiment_results as results
 from arms import ARMS, BASES, arm
 from single import RESULT, Place, identity_of
 from verl_training import ENVIRONMENT

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import results
+import experiment_results as results
 from arms import arm
 
 ALL_SETS = ("dev", "test", "unseen_voices", "noise_0", "noise_5", "noise_10", "noise_20", "new_family")

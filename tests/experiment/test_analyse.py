@@ -1,27 +1,18 @@
 """The experiment's analysis, on runs whose outcomes are known."""
 
-import json
-import sys
-from pathlib import Path
-
+import analyse
 import numpy as np
 import pytest
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "experiment"))
-
-import analyse
+from arms import ARMS
 from curves import charts
+from experiment_results import PATH, load, write_outcomes
 
 QUESTIONS = 400
 
 
-def bits(right):
-    return np.packbits(right.astype(bool)).tobytes().hex()
-
-
 def run(arm, seed, *, speech, text=0.9, steps=200, base="natural", seconds=4.0):
     """A run whose share of right answers is about what is asked for; every seed and question differ."""
-    draws = np.random.default_rng([seed, analyse.ARMS.index(arm)])
+    draws = np.random.default_rng([seed, list(ARMS).index(arm)])
     right = {"speech": draws.random(QUESTIONS) < speech, "text": draws.random(QUESTIONS) < text}
     accuracy = {name: float(each.mean()) for name, each in right.items()}
     measures = {
@@ -33,14 +24,15 @@ def run(arm, seed, *, speech, text=0.9, steps=200, base="natural", seconds=4.0):
         "mrr": 100 * accuracy["speech"] / 0.9,
         "speech_reasons": 0.5,
     }
-    test = {**measures, "outcomes": {name: bits(each) for name, each in right.items()}}
+    test = {**measures, "outcomes": {name: write_outcomes(each) for name, each in right.items()}}
     return {
         "base": base,
         "arm": arm,
         "seed": seed,
         "steps": steps,
         "seconds": {"step_median": seconds},
-        "log": {"speech_all_wrong": [0.5] * steps, "representation_spread": [None] * steps},
+        "settings": [f"arm={arm}"],
+        "log": {"all_wrong": [0.5] * steps, "spread/representation": [None] * steps},
         "checkpoints": [
             {"step": 0, "sets": {"dev": measures}},
             {"step": steps, "sets": {"dev": measures, "test": test, "noise_0": measures}},
@@ -62,6 +54,16 @@ def test_outcomes_are_the_bits_of_the_questions(runs):
         right = analyse.outcomes([each], "speech")
         assert right.shape == (1, QUESTIONS)
         assert right.mean() == pytest.approx(analyse.measured(each)["speech_accuracy"])
+
+
+def test_runs_that_chose_settings_are_left_out(runs):
+    chose = {**runs[1], "seed": analyse.CHOOSING, "settings": ["lr=1"]}
+    assert analyse.grouped([*runs, chose]) == analyse.grouped(runs)
+
+
+def test_runs_of_different_settings_are_not_mixed(runs):
+    with pytest.raises(ValueError, match="natural/grpo: expected runs of one length and one setting"):
+        analyse.grouped([*runs, {**runs[1], "seed": 9, "steps": 100}])
 
 
 def test_an_arm_that_is_better_is_told_from_one_that_is_not(runs):
@@ -102,12 +104,11 @@ def test_the_report_replaces_what_stood_between_the_marks(runs):
 
 def test_charts_leave_out_what_no_run_has(runs):
     names = [chart.name for chart in charts("natural", analyse.grouped(runs)["natural"])]
-    assert names == ["natural_accuracy", "natural_dev", "natural_speech_all_wrong"]
+    assert names == ["natural_accuracy", "natural_dev", "natural_all_wrong"]
 
 
 def test_the_readme_says_what_the_committed_results_say():
-    path = analyse.README.with_name("results.json")
-    if not path.exists():
+    if not PATH.exists():
         pytest.skip("no run has been committed yet")
     text = analyse.README.read_text()
-    assert analyse.replace_results(text, analyse.report(json.loads(path.read_text())["runs"])) == text
+    assert analyse.replace_results(text, analyse.report(load())) == text

@@ -4,7 +4,7 @@ import json
 import multiprocessing
 import random
 
-import results
+import experiment_results as results
 
 
 def a_run(seed, *, arm="tars", steps=4, settings=("lr=1",), speech=0.5):

@@ -65,7 +65,7 @@ def test_the_recovery_rate_is_against_the_bases_text_accuracy(measured):
 
 
 def test_the_outcome_of_every_question_can_be_read_back(measured, answers):
-    from measure import read_outcomes
+    from experiment_results import read_outcomes
 
     for modality in ("speech", "text"):
         assert read_outcomes(measured["outcomes"][modality], 10) == right(answers, modality)

@@ -8,8 +8,8 @@ import threading
 import time
 from pathlib import Path
 
+import experiment_results as results
 import pytest
-import results
 import run
 from arms import ARMS
 from single import Place, identity_of

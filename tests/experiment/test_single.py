@@ -2,8 +2,8 @@
 
 import json
 
+import experiment_results as results
 import pytest
-import results
 import single
 
 IDENTITY = {"base": "natural", "arm": "grpo", "seed": 3, "steps": 8, "settings": ["lr=1"]}

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 PATH = Path(__file__).resolve().parent / "results.json"
 DIGITS = 5
 Run = dict[str, Any]
@@ -77,3 +79,21 @@ def _short(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_short(each) for each in value]
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+def write_outcomes(right: Sequence[bool]) -> str:
+    """Outcomes of the questions as hexadecimal digits: the first bit is that of the first question."""
+    return np.packbits(np.array(right, bool)).tobytes().hex()
+
+
+def read_outcomes(digits: str, questions: int) -> list[bool]:
+    """The outcomes that `write_outcomes` wrote.
+
+    Example:
+        >>> read_outcomes(write_outcomes([True, False, True]), 3)
+        [True, False, True]
+    """
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(digits), np.uint8))
+    if not 0 <= len(bits) - questions < 8:
+        raise ValueError(f"expected the outcomes of {questions} questions, got {len(bits)} bits")
+    return [bool(bit) for bit in bits[:questions]]
