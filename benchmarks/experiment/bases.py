@@ -25,11 +25,13 @@ from recipe import Recipe, heard_clips, spoken_examples, train_listening, train_
 from transformers import Qwen2_5OmniProcessor, Qwen2TokenizerFast
 
 SEED = 11
-ORDINARY = Recipe(seed=SEED)
+LISTENING = Recipe(seed=SEED, listen_steps=500, text_per_step=20)
 RECIPES = {
-    "natural": replace(ORDINARY, reasoned_clips=20, reasoned_per_step=4),
-    "constructed": replace(ORDINARY, direct_share=0.95),
-    "ordinary": ORDINARY,
+    "natural": replace(LISTENING, reasoned_clips=120, reasoned_from=300, listen_learning_rate=1.5e-3),
+    "constructed": replace(
+        LISTENING, reasoned_clips=240, direct_share=0.95, reasoned_per_step=2, listen_learning_rate=1.2e-3
+    ),
+    "ordinary": replace(LISTENING, reasoned_clips=240, reasoned_from=200, listen_learning_rate=1.5e-3),
 }
 
 
