@@ -112,7 +112,7 @@ def table(described: dict[str, dict[str, Any]]) -> str:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Measure the bases on the dev set.")
-    parser.add_argument("names", nargs="*", choices=[*sorted(RECIPES), []], default=sorted(RECIPES))
+    parser.add_argument("names", nargs="+", choices=sorted(RECIPES))
     parser.add_argument("--data", type=Path, default=paths.WORK / "data")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
