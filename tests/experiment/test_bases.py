@@ -43,7 +43,8 @@ def test_they_differ_in_what_is_trained_and_in_nothing_else(loaded):
     for one, other in ((0, 1), (0, 2), (1, 2)):
         for name in states[one]:
             same = torch.equal(states[one][name], states[other][name])
-            assert same is (name not in trained), name
+            # The audio tower never passes the embedding of its two marks on: the text's own tokens are used.
+            assert same is (name not in trained or name == "audio_tower.audio_bos_eos_token.weight"), name
 
 
 def test_the_committed_parts_are_small():
