@@ -25,7 +25,8 @@ clips   answers a step   text a step, steps, learning rate   speech  text  words
 
 0 and 60 clips were not measured. Answers that begin only when hearing is learnt leave text and hearing whole; with fewer
 than 240 clips, speech stays at chance. On the first 400 dev questions the natural base has .475 speech (ordering .224,
-arithmetic .489, days .714), .928 text, .998 words (60 clips); of 80 groups at T = 1, .30 are all wrong, .55 mixed. So the natural base has seen 240 spoken chains of thought, about 5 times each.
+arithmetic .489, days .714), .928 text, .998 words (60 clips); of 80 groups at T = 1, .30 are all wrong, .55 mixed.
+So the natural base has seen 240 spoken chains of thought, about 5 times each.
 The constructed base: .367 speech, .933 text, .995 words (120 questions, 30 clips); at T = 1, .028 of its spoken answers reason
 and .375 of 80 groups are all wrong.
 """

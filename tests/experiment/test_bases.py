@@ -43,7 +43,7 @@ def test_they_differ_in_what_is_trained_and_in_nothing_else(loaded):
     for one, other in ((0, 1), (0, 2), (1, 2)):
         for name in states[one]:
             same = torch.equal(states[one][name], states[other][name])
-            # The audio tower never passes the embedding of its two marks on: the text's own tokens are used.
+            # The tower's embedding of its two marks gets no gradient: prompts have the marks as tokens.
             assert same is (name not in trained or name == "audio_tower.audio_bos_eos_token.weight"), name
 
 
