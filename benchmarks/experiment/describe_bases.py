@@ -27,6 +27,7 @@ from tars_rewards import TARSReward
 
 DESCRIPTION = paths.EXPERIMENT / "bases" / "dev.json"
 REASONS = 5  # words in the think block
+SAMPLED = 250  # questions whose completions are sampled in each modality
 ROWS = {
     "speech accuracy": "speech_accuracy",
     "text accuracy": "text_accuracy",
@@ -61,10 +62,15 @@ def describe(model: Path, data: Path, *, split: str = "dev", limit: int | None =
 def describe_pairs(thinker: Thinker, processor: Qwen2_5OmniProcessor, pairs: Pairs) -> dict[str, Any]:
     """All measurements of one base on questions that it has heard."""
     greedy = {modality: generate(thinker, processor, pairs.prompts[modality]) for modality in MODALITIES}
-    result = {"questions": len(pairs), **accuracy(pairs, greedy), **layer_cosine(thinker, processor, pairs, greedy)}
+    result = {
+        "questions": len(pairs),
+        "sampled_questions": min(SAMPLED, len(pairs)),
+        **accuracy(pairs, greedy),
+        **layer_cosine(thinker, processor, pairs, greedy),
+    }
     result |= transcription(thinker, processor, pairs, len(pairs))
     for modality in MODALITIES:
-        prompts = [prompt for prompt in pairs.prompts[modality] for _ in range(SAMPLES)]
+        prompts = [prompt for prompt in pairs.prompts[modality][:SAMPLED] for _ in range(SAMPLES)]
         sampled = generate(thinker, processor, prompts, temperature=1.0)
         result |= {
             f"{modality}_reasons": mean([reasons(text) for text in greedy[modality].text]),
@@ -106,7 +112,7 @@ def table(described: dict[str, dict[str, Any]]) -> str:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Measure the bases on the dev set.")
-    parser.add_argument("names", nargs="*", choices=[*sorted(RECIPES), []], default=sorted(RECIPES))
+    parser.add_argument("names", nargs="+", choices=sorted(RECIPES))
     parser.add_argument("--data", type=Path, default=paths.WORK / "data")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

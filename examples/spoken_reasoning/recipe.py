@@ -41,6 +41,7 @@ class Recipe:
         direct_share: Share of the answered clips whose answer leaves its reasoning out.
         transcribed_per_step: Transcriptions a step of stage 2.
         reasoned_per_step: Spoken answers a step of stage 2.
+        reasoned_from: Step of stage 2 at which spoken answers begin.
         text_per_step: Text questions a step of stage 2.
         prompt_weight: Weight of a prompt's tokens in stage 1.
         learning_rate: Peak in stage 1.
@@ -57,6 +58,7 @@ class Recipe:
     direct_share: float = 0.0
     transcribed_per_step: int = 14
     reasoned_per_step: int = 4
+    reasoned_from: int = 0
     text_per_step: int = 10
     prompt_weight: float = 0.3
     learning_rate: float = 2e-3
@@ -192,7 +194,7 @@ def train_listening(
             "transcription": loss_of(thinker, processor, rng.sample(transcribed, recipe.transcribed_per_step)),
             "text": loss_of(thinker, processor, list(islice(texts, recipe.text_per_step))),
         }
-        if recipe.reasoned_per_step and reasoned:
+        if recipe.reasoned_per_step and reasoned and step >= recipe.reasoned_from:
             losses["speech"] = loss_of(thinker, processor, rng.choices(reasoned, k=recipe.reasoned_per_step))
         _step(optimizer, torch.stack(list(losses.values())).sum(), _schedule(step, recipe.listen_steps))
         yield step, {name: loss.item() for name, loss in losses.items()}

@@ -43,7 +43,8 @@ def test_they_differ_in_what_is_trained_and_in_nothing_else(loaded):
     for one, other in ((0, 1), (0, 2), (1, 2)):
         for name in states[one]:
             same = torch.equal(states[one][name], states[other][name])
-            assert same is (name not in trained), name
+            # The tower's embedding of its two marks gets no gradient: prompts have the marks as tokens.
+            assert same is (name not in trained or name == "audio_tower.audio_bos_eos_token.weight"), name
 
 
 def test_the_committed_parts_are_small():
@@ -65,7 +66,7 @@ def spoken_answers(processor, recipe):
     from questions import generate
     from recipe import spoken_examples
 
-    clips = [(question, torch.zeros(1, 384)) for question in generate("train", 400, 0)]
+    clips = [(question, torch.zeros(1, 384)) for question in generate("train", 240, 0)]
     transcribed, answered = spoken_examples(processor, recipe, clips)
     assert [example.completion for example in transcribed] == [question.text for question, _ in clips]
     return answered
@@ -79,12 +80,11 @@ def test_what_the_recipes_teach_to_answer_what_is_heard(loaded):
 
     processor = loaded["natural"][1]
     answered = {name: spoken_answers(processor, recipe) for name, recipe in bases.RECIPES.items()}
-    assert len(answered["natural"]) == bases.RECIPES["natural"].reasoned_clips <= 120
-    assert len(answered["constructed"]) == len(answered["ordinary"]) == 240
+    assert len(answered["natural"]) == len(answered["constructed"]) == 240
     assert all(reasons(example.completion) for name in ("natural", "ordinary") for example in answered[name])
     assert sum(reasons(example.completion) for example in answered["constructed"]) == 12
     base = TARSReward().base
-    for direct, whole in zip(answered["constructed"], answered["ordinary"], strict=True):
+    for direct, whole in zip(answered["constructed"], answered["natural"], strict=True):
         letter = whole.completion.split("The answer is ")[1][0]
         score = base(direct.completion, letter)
         assert score.correct
