@@ -4,7 +4,8 @@
 # make lint           ruff and mypy --strict
 # make bench          benchmarks: a table with the goals beside the figures, and benchmarks/results/latest.json
 # make experiment     run the controlled study of benchmarks/experiment, as far as it has not been run; ARMS, SEEDS, STEPS,
-#                     BASES and JOBS (runs at a time) choose: make experiment ARMS="grpo tars" SEEDS="0 1" STEPS=200
+#                     BASES and JOBS (runs at a time) choose: make experiment ARMS="grpo tars" SEEDS="0 1" STEPS=200;
+#                     LEARNING_RATES="3e-5 1e-4" tries several
 # make base-model     rebuild the demo's base model from its recipe
 # make clean          remove environments and results
 #
@@ -20,7 +21,7 @@ PIP := -m pip --disable-pip-version-check --quiet install
 # To install Debian packages.
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 # A variable as an option of the experiment: ARMS="grpo tars" as --arms grpo tars.
-given = $(if $($(1)),--$(shell echo $(1) | tr A-Z a-z) $($(1)))
+given = $(if $($(1)),--$(shell echo $(1) | tr A-Z_ a-z-) $($(1)))
 # One thread per process: the training, the rollout engine and the reward loop share the cores.
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
@@ -28,7 +29,7 @@ export TOKENIZERS_PARALLELISM = false
 # DeepSpeed compiles what it needs when it first runs.
 export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/$(OPENRLHF)/torch_extensions
 
-.PHONY: demo demo-openrlhf test test-core test-verl test-openrlhf browser voices lint bench base-model clean
+.PHONY: demo demo-openrlhf test test-core test-verl test-openrlhf browser voices lint bench experiment base-model clean
 
 demo: $(VERL)/ready
 	$(VERL)/bin/python examples/verl/demo.py --out runs/demo
@@ -71,9 +72,8 @@ bench: $(VERL)/ready $(OPENRLHF)/ready
 	-$(OPENRLHF)/bin/python benchmarks/step_openrlhf.py
 	$(VERL)/bin/python benchmarks/results.py
 
-.PHONY: experiment
 experiment: $(VERL)/ready voices
-	$(VERL)/bin/python benchmarks/experiment/run.py $(foreach option,ARMS SEEDS STEPS BASES JOBS,$(call given,$(option)))
+	$(VERL)/bin/python benchmarks/experiment/run.py $(foreach option,ARMS SEEDS STEPS BASES JOBS LEARNING_RATES,$(call given,$(option)))
 
 base-model: $(VERL)/ready
 	OMP_NUM_THREADS=2 $(VERL)/bin/python examples/spoken_reasoning/train_base_model.py

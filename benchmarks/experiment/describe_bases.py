@@ -21,12 +21,12 @@ from bases import RECIPES, assemble
 from evaluate import MODALITIES, SAMPLES, Pairs, accuracy, layer_cosine, mean, read_pairs, transcription
 from inference import Generated, generate
 from model import Thinker, load
+from rewards import reasons
 from transformers import Qwen2_5OmniProcessor
 
 from tars_rewards import TARSReward
 
 DESCRIPTION = paths.EXPERIMENT / "bases" / "dev.json"
-REASONS = 5  # words in the think block
 SAMPLED = 250  # questions whose completions are sampled in each modality
 ROWS = {
     "speech accuracy": "speech_accuracy",
@@ -46,11 +46,6 @@ ROWS = {
     "cosine of layers, same question": "layer_cosine",
     "cosine of layers, other question": "layer_cosine_mismatched",
 }
-
-
-def reasons(completion: str) -> bool:
-    """Whether a completion's think block has at least `REASONS` words."""
-    return len(completion.partition("<think>")[2].partition("</think>")[0].split()) >= REASONS
 
 
 def describe(model: Path, data: Path, *, split: str = "dev", limit: int | None = None) -> dict[str, Any]:

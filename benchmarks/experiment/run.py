@@ -23,12 +23,11 @@ from types import FrameType
 from typing import Any
 
 import experiment_results as results
-from arms import ARMS, BASES, arm
+from arms import ARMS, BASES, LEARNING_RATES, arm
 from single import RESULT, Place, identity_of
 from verl_training import ENVIRONMENT
 
 HERE = Path(__file__).resolve().parent
-LEARNING_RATE = 1e-4
 LINES = 30  # of a failed run's log
 
 
@@ -117,17 +116,15 @@ def say(text: str) -> None:
 def plan(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Identities of the runs to do: the bases themselves, measured without training, and then the trainings."""
 
-    def identity(base: str, name: str, seed: int) -> dict[str, Any]:
-        return identity_of(base, name, seed, args.steps, args.learning_rate, args.override)
-
     trainings = [
-        identity(base, name, seed)
+        identity_of(base, name, seed, args.steps, rate, args.override)
         for seed in args.seeds
         for base in args.bases
         for name in args.arms
+        for rate in args.learning_rates or (LEARNING_RATES[base],)
         if arm(name).trainer != "none"
     ]
-    return [identity(base, "none", 0) for base in args.bases], trainings
+    return [identity_of(base, "none", 0, 0, 0.0, []) for base in args.bases], trainings
 
 
 def execute(args: argparse.Namespace, pool: Pool) -> list[str]:
@@ -136,7 +133,7 @@ def execute(args: argparse.Namespace, pool: Pool) -> list[str]:
     untrained, trainings = plan(args)
     have = results.load(args.results)
     # A base is measured again where its result is not at hand: it is the other runs' denominator.
-    untrained = [each for each in untrained if not (_directory(place, each) / RESULT).exists()]
+    untrained = [each for each in untrained if not (place.run(each) / RESULT).exists()]
     missing = [each for each in trainings if results.find(have, each) is None]
     say(f"{len(trainings) - len(missing)} of {len(trainings)} trainings are done; {len(missing)} to do")
     if untrained or missing:
@@ -159,18 +156,16 @@ def prepare(place: Place, bases: Sequence[str]) -> None:
             recipes.assemble(base, place.base(base))
 
 
-def _directory(place: Place, identity: dict[str, Any]) -> Path:
-    return place.run(*(identity[key] for key in ("base", "arm", "seed", "steps")))
-
-
 def _command(place: Place, identity: dict[str, Any], args: argparse.Namespace) -> tuple[str, list[str], Path]:
     names = {"--base": "base", "--arm": "arm", "--seed": "seed"}
     arguments = [part for option, name in names.items() for part in (option, str(identity[name]))]
-    arguments += ["--steps", str(args.steps), "--learning-rate", str(args.learning_rate)]
+    arguments += ["--steps", str(identity["steps"])]
+    arguments += ["--learning-rate", str(identity["learning_rate"] or 0.0)]
     arguments += ["--out", str(place.out), "--results", str(args.results.resolve())]
     arguments += ["--keep-weights"] if args.keep_weights else []
     name = " ".join(str(identity[key]) for key in ("base", "arm", "seed"))
-    return name, [*arguments, "--", *args.override], _directory(place, identity)
+    name += f" (learning rate {identity['learning_rate']:g})" if len(args.learning_rates or ()) > 1 else ""
+    return name, [*arguments, "--", *args.override], place.run(identity)
 
 
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -182,7 +177,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)))
     parser.add_argument("--bases", nargs="+", choices=BASES, default=list(BASES))
     parser.add_argument("--steps", type=int, default=200, help="updates")
-    parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
+    parser.add_argument("--learning-rates", nargs="+", type=float, help="to choose among; default: the base's own")
     parser.add_argument("--jobs", type=int, help="runs at a time; default: one to a core")
     parser.add_argument("--out", type=Path, default=Path("runs/experiment"), help="working files")
     parser.add_argument("--results", type=Path, default=results.PATH, help="committed results")

@@ -16,7 +16,7 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,9 +48,11 @@ class Place:
         """File of a base's own completions of the training questions."""
         return self.out / "teachers" / f"{base}.parquet"
 
-    def run(self, base: str, arm: str, seed: int, steps: int) -> Path:
+    def run(self, identity: Mapping[str, Any]) -> Path:
         """Directory of a run."""
-        return self.out / base / arm / (str(seed) if arm == "none" else f"{seed}-{steps}")
+        names = [str(identity[name]) for name in ("seed", "steps") if identity["arm"] != "none"]
+        names += [f"{identity['learning_rate']:g}"] if identity["learning_rate"] is not None else []
+        return self.out / identity["base"] / identity["arm"] / "-".join(names)
 
 
 def identity_of(base: str, name: str, seed: int, steps: int, learning_rate: float, extra: list[str]) -> dict[str, Any]:
@@ -59,31 +61,31 @@ def identity_of(base: str, name: str, seed: int, steps: int, learning_rate: floa
 
     chosen = arm(name)
     if chosen.trainer == "none":
-        return {"base": base, "arm": name, "seed": 0, "steps": 0, "settings": []}
+        return {"base": base, "arm": name, "seed": 0, "steps": 0, "learning_rate": None, "settings": []}
     settings = {"verl": settings_of(chosen, learning_rate), "supervised": [f"learning_rate={learning_rate:g}"]}
-    return {"base": base, "arm": name, "seed": seed, "steps": steps, "settings": [*settings[chosen.trainer], *extra]}
+    known = {"base": base, "arm": name, "seed": seed, "steps": steps, "learning_rate": learning_rate}
+    return {**known, "settings": [*settings[chosen.trainer], *extra]}
 
 
-def run(place: Place, identity: dict[str, Any], *, learning_rate: float, keep_weights: bool = False) -> dict[str, Any]:
+def run(place: Place, identity: dict[str, Any], *, keep_weights: bool = False) -> dict[str, Any]:
     """Train and measure.
 
     Args:
         place: Where data and bases are, and the run goes.
         identity: From `identity_of`.
-        learning_rate: Of the training.
         keep_weights: Leave the checkpoints where they are.
 
     Returns:
         The result, which is in ``result.json`` too.
     """
-    base, name, seed, steps = (identity[key] for key in ("base", "arm", "seed", "steps"))
-    out = place.run(base, name, seed, steps)
+    base, name = identity["base"], identity["arm"]
+    out = place.run(identity)
     out.mkdir(parents=True, exist_ok=True)
     if (out / RESULT).exists():
         done: dict[str, Any] = json.loads((out / RESULT).read_text())
         if results.identity(done) == results.identity(identity):
             return done
-    trained = _trained(place, identity, out, learning_rate)
+    trained = _trained(place, identity, out)
     started = time.monotonic()
     models = {int(step): Path(path) for step, path in trained["models"].items()}
     checkpoints = [_measured(place, base, step, model, last=max(models)) for step, model in sorted(models.items())]
@@ -107,7 +109,7 @@ def run(place: Place, identity: dict[str, Any], *, learning_rate: float, keep_we
     return result
 
 
-def _trained(place: Place, identity: dict[str, Any], out: Path, learning_rate: float) -> dict[str, Any]:
+def _trained(place: Place, identity: dict[str, Any], out: Path) -> dict[str, Any]:
     """What the training left: seconds, log by step, model directories by step; trains if that is not done yet."""
     done = out / TRAINED
     if done.exists():
@@ -124,7 +126,13 @@ def _trained(place: Place, identity: dict[str, Any], out: Path, learning_rate: f
         import supervised
 
         models, log = supervised.train(
-            identity["arm"], base, out, data=place.data, seed=seed, steps=steps, learning_rate=learning_rate
+            identity["arm"],
+            base,
+            out,
+            data=place.data,
+            seed=seed,
+            steps=steps,
+            learning_rate=identity["learning_rate"],
         )
     else:
         import verl_training
@@ -165,7 +173,7 @@ def text_accuracy(place: Place, base: str) -> dict[str, float]:
     Raises:
         FileNotFoundError: The base has not been measured.
     """
-    measured = json.loads((place.run(base, "none", 0, 0) / RESULT).read_text())
+    measured = json.loads((place.run(identity_of(base, "none", 0, 0, 0.0, [])) / RESULT).read_text())
     return {name: values["text_accuracy"] for name, values in measured["checkpoints"][0]["sets"].items()}
 
 
@@ -223,7 +231,7 @@ def main() -> None:
         os.sched_setaffinity(0, {args.core})
     identity = identity_of(args.base, args.arm, args.seed, args.steps, args.learning_rate, args.override)
     place = Place(args.out.resolve())
-    result = run(place, identity, learning_rate=args.learning_rate, keep_weights=args.keep_weights)
+    result = run(place, identity, keep_weights=args.keep_weights)
     results.add(result, args.results)
 
 

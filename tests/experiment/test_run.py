@@ -40,6 +40,13 @@ def test_by_default_everything_is_run(tmp_path):
     assert len(trainings) == 3 * 5 * (len(ARMS) - 1)
 
 
+def test_each_of_several_learning_rates_is_run():
+    args = run.parse_arguments(
+        ["--arms", "grpo", "--seeds", "100", "--bases", "natural", "--learning-rates", "1e-4", "3e-4"]
+    )
+    assert [each["learning_rate"] for each in run.plan(args)[1]] == [1e-4, 3e-4]
+
+
 def test_arms_differ_in_their_settings_and_learning_rates_too():
     settings = [tuple(identity_of("natural", arm, 0, 200, 1e-4, [])["settings"]) for arm in ARMS]
     assert len(set(settings)) == len(ARMS) - 1  # sft and distillation are told apart by the arm alone
@@ -118,7 +125,7 @@ def test_what_has_been_run_is_not_run_again(tmp_path):
     args = arguments(tmp_path, "--arms", "grpo", "--seeds", "0", "1", "--bases", "natural")
     place = Place(Path(args.out).resolve())
     untrained, trainings = run.plan(args)
-    done = place.run("natural", "none", 0, 0)
+    done = place.run(untrained[0])
     done.mkdir(parents=True)
     (done / "result.json").write_text(json.dumps(untrained[0]))
     for identity in trainings:
