@@ -17,7 +17,8 @@ from typing import Any
 
 import paths
 import torch
-from bases import RECIPES, assemble
+from arms import BASES
+from bases import assemble
 from evaluate import MODALITIES, SAMPLES, Pairs, accuracy, layer_cosine, mean, read_pairs, transcription
 from inference import Generated, generate
 from model import Thinker, load
@@ -107,7 +108,7 @@ def table(described: dict[str, dict[str, Any]]) -> str:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Measure the bases on the dev set.")
-    parser.add_argument("names", nargs="+", choices=sorted(RECIPES))
+    parser.add_argument("names", nargs="+", choices=BASES)
     parser.add_argument("--data", type=Path, default=paths.WORK / "data")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
