@@ -1,7 +1,9 @@
 """What the runs say: ``python benchmarks/experiment/analyse.py`` rewrites the results in README.md, and the plots.
 
-Outcomes were declared before the runs (README.md). The tests are the library's own (`tars_rewards.evaluation.statistics`): a
-difference between two arms holds for other questions and other seeds, Holm's correction is over the arms of a base.
+Outcomes were declared before the runs (README.md). An arm is compared with standard RL seed by seed, since a seed gives both the
+same questions in the same order: Student's t over the differences, Holm's correction over the arms of a base. Beside it
+stands the library's own test (`tars_rewards.evaluation.statistics.difference`), which holds for other questions too, but takes
+all test questions for independent, though many are about the same names and numbers.
 """
 
 from __future__ import annotations
@@ -61,10 +63,10 @@ class Comparison:
     """An arm less standard RL in one modality's accuracy."""
 
     arm: str
-    seeds: tuple[int, int]  #: of standard RL, of the arm
-    found: Difference
-    p_holm: float  #: over questions and seeds, corrected for the arms of the base
-    p_paired: float | None  #: paired t over the seeds that both have; None with fewer than two
+    paired: Spread  #: over the seeds that both have
+    p_paired: float | None  #: two-sided, of Student's t over those seeds; None with fewer than two
+    p_holm: float | None  #: the same, corrected for the arms of the base
+    over_questions: Difference  #: for other questions and seeds
 
 
 def grouped(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
@@ -110,25 +112,34 @@ def compare(arms: Mapping[str, Sequence[Run]], modality: str, step: int | None =
     if STANDARD not in arms:
         return []
     standard = arms[STANDARD]
-    first = outcomes(standard, modality, step)
     others = [arm for arm in arms if arm not in (STANDARD, UNTRAINED)]
-    found = [difference(first, outcomes(arms[arm], modality, step)) for arm in others]
-    p_values = [each.p_over_questions if each.p_over_runs is None else each.p_over_runs for each in found]
+    paired = {arm: _paired(standard, arms[arm], modality, step) for arm in others}
+    p_values = {
+        arm: float(stats.ttest_1samp(differences, 0).pvalue)
+        for arm, differences in paired.items()
+        if len(differences) > 1
+    }
+    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    first = outcomes(standard, modality, step)
     return [
-        Comparison(arm, (len(standard), len(arms[arm])), each, p, _paired(standard, arms[arm], modality, step))
-        for arm, each, p in zip(others, found, holm(p_values), strict=True)
+        Comparison(
+            arm,
+            Spread.of(paired[arm]),
+            p_values.get(arm),
+            corrected.get(arm),
+            difference(first, outcomes(arms[arm], modality, step)),
+        )
+        for arm in others
+        if paired[arm]
     ]
 
 
-def _paired(standard: Sequence[Run], arm: Sequence[Run], modality: str, step: int | None) -> float | None:
-    """Two-sided p of a paired t test over the seeds that both arms have."""
+def _paired(standard: Sequence[Run], arm: Sequence[Run], modality: str, step: int | None) -> list[float]:
+    """Differences in accuracy over the seeds that both arms have."""
     first, second = (
         {run["seed"]: measured(run, step)[f"{modality}_accuracy"] for run in runs} for runs in (standard, arm)
     )
-    shared = sorted(first.keys() & second.keys())
-    if len(shared) < 2:
-        return None
-    return float(stats.ttest_rel([second[seed] for seed in shared], [first[seed] for seed in shared]).pvalue)
+    return [second[seed] - first[seed] for seed in sorted(first.keys() & second.keys())]
 
 
 def arm_table(arms: Mapping[str, Sequence[Run]]) -> list[str]:
@@ -159,13 +170,13 @@ def comparison_table(arms: Mapping[str, Sequence[Run]]) -> list[str]:
     if not spoken:
         return []
     lines = [
-        "| less standard RL | seeds | spoken, points | p, corrected | p, paired seeds | written, points | p, corrected |",
-        "|---|---|---|---|---|---|---|",
+        "| less standard RL | seeds | spoken, points | p | corrected | other questions too | written, points | corrected |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for speech, text in zip(spoken, written, strict=True):
         cells = [
-            speech.arm, f"{speech.seeds[1]} / {speech.seeds[0]}", _points(speech.found), _p(speech.p_holm),
-            _p(speech.p_paired), _points(text.found), _p(text.p_holm),
+            speech.arm, str(speech.paired.seeds), _points(speech.paired), _p(speech.p_paired), _p(speech.p_holm),
+            _p(speech.over_questions.p_over_runs), _points(text.paired), _p(text.p_holm),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -173,7 +184,7 @@ def comparison_table(arms: Mapping[str, Sequence[Run]]) -> list[str]:
 
 def other_sets_table(arms: Mapping[str, Sequence[Run]]) -> list[str]:
     """Markdown: spoken accuracy on the other test sets."""
-    names = [name for name in measured(next(iter(arms.values()))[0], name=SET) and _sets(arms) if name != SET]
+    names = [name for name in _sets(arms) if name != SET]
     lines = [f"| spoken | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
     for arm, runs in arms.items():
         cells = [Spread.of([measured(run, name=name)["speech_accuracy"] for run in runs]).show() for name in names]
@@ -199,11 +210,11 @@ def verdicts(arms: Mapping[str, Sequence[Run]]) -> list[str]:
 
     closed = 1 - average(TARS, "gap") / average(UNTRAINED, "gap")
     ratio = average(TARS, "own_text_ratio")
-    against = next(each for each in compare(arms, "speech") if each.arm == TARS)
-    gain = 100 * (average(TARS, "speech_accuracy") - average(STANDARD, "speech_accuracy"))
+    steps = arms[TARS][0]["steps"]
+    after = {step: _against_standard(arms, step) for step in (steps // 2, steps)}
+    gain, p = 100 * after[steps].paired.mean, after[steps].p_paired
     kept = 100 * (average(TARS, "text_accuracy") - average(UNTRAINED, "text_accuracy"))
     seconds = [statistics.median(run["seconds"]["step_median"] for run in arms[arm]) for arm in (TARS, STANDARD)]
-    p = against.found.p_over_runs
     return [
         "| TARS | wanted | found | |",
         "|---|---|---|---|",
@@ -213,10 +224,15 @@ def verdicts(arms: Mapping[str, Sequence[Run]]) -> list[str]:
             "spoken, against standard RL", "≥ 3 points, p < .01", f"{gain:+.1f} points, p {_p(p)}",
             gain >= 3 and p is not None and p < 0.01,
         ),
+        f"| the same after {steps // 2} steps | | {100 * after[steps // 2].paired.mean:+.1f} points, p {_p(after[steps // 2].p_paired)} | |",
         _verdict("written, against no training", "no loss", f"{kept:+.1f} points", kept >= 0),
         _verdict("time of a step, against standard RL", "≤ 1.02", f"{seconds[0] / seconds[1]:.3f}",
                  seconds[0] <= 1.02 * seconds[1]),
     ]  # fmt: skip
+
+
+def _against_standard(arms: Mapping[str, Sequence[Run]], step: int) -> Comparison:
+    return next(each for each in compare(arms, "speech", step) if each.arm == TARS)
 
 
 def report(runs: Iterable[Run]) -> str:
@@ -246,10 +262,11 @@ def _verdict(what: str, wanted: str, found: str, met: bool) -> str:
     return f"| {what} | {wanted} | {found} | {'yes' if met else '**no**'} |"
 
 
-def _points(found: Difference) -> str:
-    estimate = found.over_questions if found.over_runs is None else found.over_runs
-    value, low, high = (100 * (end or 0.0) for end in (estimate.value, estimate.low, estimate.high))
-    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+def _points(spread: Spread) -> str:
+    mean = f"{100 * spread.mean:+.1f}"
+    if spread.half is None:
+        return mean
+    return f"{mean} ({100 * (spread.mean - spread.half):+.1f} to {100 * (spread.mean + spread.half):+.1f})"
 
 
 def _p(p: float | None) -> str:

@@ -35,6 +35,7 @@ def run(arm, seed, *, speech, text=0.9, steps=200, base="natural", seconds=4.0):
         "log": {"all_wrong": [0.5] * steps, "spread/representation": [None] * steps},
         "checkpoints": [
             {"step": 0, "sets": {"dev": measures}},
+            *([{"step": steps // 2, "sets": {"dev": measures, "test": test}}] if steps else []),
             {"step": steps, "sets": {"dev": measures, "test": test, "noise_0": measures}},
         ],
     }
@@ -69,26 +70,39 @@ def test_runs_of_different_settings_are_not_mixed(runs):
 def test_an_arm_that_is_better_is_told_from_one_that_is_not(runs):
     found = {each.arm: each for each in analyse.compare(analyse.grouped(runs)["natural"], "speech")}
     assert found.keys() == {"tars", "behavior"}
-    assert found["tars"].found.over_runs.value == pytest.approx(0.15, abs=0.04)
-    assert found["tars"].p_holm < 1e-4
-    assert found["tars"].p_paired < 0.01
+    tars = found["tars"]
+    assert tars.paired.mean == pytest.approx(tars.over_questions.over_runs.value)
+    assert tars.paired.mean == pytest.approx(0.15, abs=0.04)
+    assert tars.p_paired < tars.p_holm < 0.01
+    assert tars.over_questions.p_over_runs < 0.01
     assert found["behavior"].p_holm > 0.05
+
+
+def test_only_seeds_that_both_arms_have_are_paired(runs):
+    fewer = [each for each in runs if (each["arm"], each["seed"]) != ("tars", 4)]
+    [tars] = [each for each in analyse.compare(analyse.grouped(fewer)["natural"], "speech") if each.arm == "tars"]
+    assert tars.paired.seeds == 4
+    one = [each for each in runs if each["arm"] != "tars" or each["seed"] == 0]
+    [tars] = [each for each in analyse.compare(analyse.grouped(one)["natural"], "speech") if each.arm == "tars"]
+    assert (tars.paired.half, tars.p_paired, tars.p_holm) == (None, None, None)
 
 
 def test_verdicts_say_what_is_met_and_what_is_not(runs):
     lines = analyse.verdicts(analyse.grouped(runs)["natural"])
-    assert [line.endswith("yes |") for line in lines[2:]] == [False, False, True, lines[5].endswith("yes |"), True]
-    assert "1.010" in lines[6]
+    met = [line.rsplit("|", 2)[1].strip() for line in lines[2:]]
+    assert met[:4] == ["**no**", "**no**", "yes", ""]
+    assert met[5] == "yes"
+    assert "1.010" in lines[7]
 
 
 def test_a_verdict_changes_with_the_runs(runs):
     slow = [{**each, "seconds": {"step_median": 4.2}} if each["arm"] == "tars" else each for each in runs]
-    assert analyse.verdicts(analyse.grouped(slow)["natural"])[6].endswith("**no** |")
+    assert analyse.verdicts(analyse.grouped(slow)["natural"])[7].endswith("**no** |")
 
 
 def test_what_was_not_measured_is_an_error(runs):
-    with pytest.raises(ValueError, match="expected test to be measured after step 100"):
-        analyse.measured(runs[1], 100)
+    with pytest.raises(ValueError, match="expected test to be measured after step 50"):
+        analyse.measured(runs[1], 50)
 
 
 def test_the_report_replaces_what_stood_between_the_marks(runs):
