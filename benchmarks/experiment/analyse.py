@@ -211,8 +211,8 @@ def verdicts(arms: Mapping[str, Sequence[Run]]) -> list[str]:
     closed = 1 - average(TARS, "gap") / average(UNTRAINED, "gap")
     ratio = average(TARS, "own_text_ratio")
     steps = arms[TARS][0]["steps"]
-    after = {step: _against_standard(arms, step) for step in (steps // 2, steps)}
-    gain, p = 100 * after[steps].paired.mean, after[steps].p_paired
+    end, half = _against_standard(arms, steps), _against_standard(arms, steps // 2)
+    gain, p = 100 * end.paired.mean, end.p_paired
     kept = 100 * (average(TARS, "text_accuracy") - average(UNTRAINED, "text_accuracy"))
     seconds = [statistics.median(run["seconds"]["step_median"] for run in arms[arm]) for arm in (TARS, STANDARD)]
     return [
@@ -224,7 +224,7 @@ def verdicts(arms: Mapping[str, Sequence[Run]]) -> list[str]:
             "spoken, against standard RL", "≥ 3 points, p < .01", f"{gain:+.1f} points, p {_p(p)}",
             gain >= 3 and p is not None and p < 0.01,
         ),
-        f"| the same after {steps // 2} steps | | {100 * after[steps // 2].paired.mean:+.1f} points, p {_p(after[steps // 2].p_paired)} | |",
+        f"| the same after {steps // 2} steps | | {100 * half.paired.mean:+.1f} points, p {_p(half.p_paired)} | |",
         _verdict("written, against no training", "no loss", f"{kept:+.1f} points", kept >= 0),
         _verdict("time of a step, against standard RL", "≤ 1.02", f"{seconds[0] / seconds[1]:.3f}",
                  seconds[0] <= 1.02 * seconds[1]),
