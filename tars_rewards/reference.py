@@ -52,9 +52,7 @@ def choose_references(
     pool = np.flatnonzero(candidate)
     if pool.size == 0:
         return chosen
-    # One key instead of two to sort by: several times faster. Ranks stand for samples, so that it stays within 64 bits.
-    samples, rank = np.unique(sample_id[pool], return_inverse=True)
-    pool = pool[np.argsort(pair[pool] * len(samples) + rank)]
+    pool = _in_order(pool, pair[pool], sample_id[pool])
     counts = np.bincount(pair[pool], minlength=int(pair.max()) + 1)
     first = np.cumsum(counts) - counts
     asking = np.flatnonzero(needs & (counts[pair] > 0))
@@ -63,6 +61,25 @@ def choose_references(
     pick = ((draws[asking] >> np.uint64(32)) * size) >> np.uint64(32)
     chosen[asking] = pool[first[pair[asking]] + pick.astype(np.int64)]
     return chosen
+
+
+def _in_order(
+    rollouts: Int[np.ndarray, " candidates"],
+    pair: Int[np.ndarray, " candidates"],
+    sample_id: Int[np.ndarray, " candidates"],
+) -> Int[np.ndarray, " candidates"]:
+    """Rollouts by pair, then by sample."""
+    lowest, highest = int(sample_id.min()), int(sample_id.max())
+    span = highest - lowest + 1
+    if (int(pair.max()) + 1) * span < 2**63:
+        key = pair * span + (sample_id - lowest)  # one key instead of two to sort by: several times faster
+        if (key[:-1] <= key[1:]).all():  # batches often come in order
+            return rollouts
+        order = np.argsort(key)
+    else:
+        order = np.lexsort((sample_id, pair))
+    ordered: Int[np.ndarray, " candidates"] = rollouts[order]
+    return ordered
 
 
 def reference_draws(

@@ -24,7 +24,9 @@ def batches(draw: st.DrawFn) -> list[tuple[str, str, int, bool]]:
     identities = draw(
         st.sets(
             st.tuples(
-                st.sampled_from(["p", "q", "r", "é", ""]), st.sampled_from(["speech", "text"]), st.integers(-3, 9)
+                st.sampled_from(["p", "q", "r", "é", ""]),
+                st.sampled_from(["speech", "text"]),
+                st.integers(-3, 9) | st.integers(-(2**63), 2**63 - 1),
             ),
             min_size=1,
             max_size=30,
