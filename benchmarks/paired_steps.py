@@ -37,7 +37,7 @@ SLOTS = 16  # completions that vLLM generates at a time, of 64: the others wait,
 TOKENS = SLOTS * 640  # that vLLM takes at a time: on CPU cores it can seed no prompt that it has to take in parts
 CACHE = 512 * 2**20  # bytes of vLLM's key-value cache, for that many completions of the larger policy
 WARM_UP = 2  # pairs of steps
-PAIRS = 20  # after them; even, so that each order comes equally often
+PAIRS = 10  # after them; even, so that each order comes equally often
 DIRECTORY = "PAIRED_STEPS"
 """Environment variable with the directory that the training's processes write to."""
 
@@ -173,7 +173,7 @@ def train(
         },
         ray_directory=ray_directory,
         parse_steps=lambda log: (),
-        timeout=600,
+        timeout=1800,
     ).check()
 
 

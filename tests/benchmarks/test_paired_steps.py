@@ -53,7 +53,7 @@ def test_steps_with_other_rollouts_are_not_compared():
 
 
 def test_a_training_that_ended_early_is_not_compared():
-    with pytest.raises(RuntimeError, match="expected 40 steps after the warm-up, got 39"):
+    with pytest.raises(RuntimeError, match="expected 20 steps after the warm-up, got 19"):
         compare(steps(ratio=1.0)[:-1], rest={})
 
 
