@@ -106,7 +106,7 @@ def test_lora_reaches_the_engine_and_the_checkpoint(tiny, tmp_path):
     )
     for row in load_step(tmp_path, 2).values():
         (_, untrained), (pooled, log_probs) = (hf_forward(model, row, ban=banned) for model in (before, after))
-        assert apart(pooled, row.pooled) < 2 * STATES  # merged weights are rounded, adapters are not
+        assert apart(pooled, row.pooled) < 5 * STATES  # merged weights are rounded, adapters are not
         for engine in (row.actor_log_probs, row.rollout_log_probs):
             assert largest(log_probs, engine) < 2 * LOG_PROBS
             assert largest(untrained, engine) > 4 * LOG_PROBS

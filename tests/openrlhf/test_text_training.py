@@ -205,7 +205,7 @@ def test_lora_on_two_ranks(text_run, tiny, tmp_path):
     for row in load_step(tmp_path, 3).values():
         (_, reference), (pooled, log_probs) = hf_forward(before, row), hf_forward(after, row)
         assert largest(reference, row.reference_log_probs) < LOG_PROBS
-        assert apart(pooled, row.pooled) < 2 * STATES  # merged weights are rounded, adapters are not
+        assert apart(pooled, row.pooled) < 5 * STATES  # merged weights are rounded, adapters are not
         for engine in (row.actor_log_probs, row.rollout_log_probs):
             assert largest(log_probs, engine) < 2 * LOG_PROBS
             assert largest(reference, engine) > 4 * LOG_PROBS
