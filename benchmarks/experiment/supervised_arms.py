@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ class Step:
         return self.table.iloc[picks], [self.audio[pick] for pick in picks]
 
 
-class Trainer:
+class Trainer(ABC):
     """Policy, frozen base and loss of an arm."""
 
     def __init__(self, base: Path) -> None:
@@ -42,13 +43,13 @@ class Trainer:
         self.base.requires_grad_(False)
         self.writer = self.policy  #: who answers the written questions
 
+    @abstractmethod
     def learned(self, step: Step) -> list[tuple[int, list[int]]]:
         """The completions that are learned from: place of the question's completion, and tokens."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, step: Step, rows: Sequence[int], completions: Sequence[list[int]]) -> torch.Tensor:
         """Sum of the loss over the tokens of some of them."""
-        raise NotImplementedError
 
     def spoken_logits(self, step: Step, rows: Sequence[int], completions: Sequence[list[int]]) -> torch.Tensor:
         """The policy's logits of the tokens, given the spoken questions."""

@@ -6,20 +6,16 @@ of which none is right are left out: they have no reference, as with a moving on
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pandas as pd
+import paths  # noqa: F401  (lets the demo's modules be found)
 import torch
+from evaluate import pooled_states
+from inference import embed, generate, prompt_text
+from model import load
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1] / "examples" / "spoken_reasoning"))
-
-from evaluate import pooled_states  # noqa: E402  (found by the path above)
-from inference import embed, generate, prompt_text  # noqa: E402
-from model import load  # noqa: E402
-
-from tars_rewards import TARSConfig, TARSReward  # noqa: E402
+from tars_rewards import TARSConfig, TARSReward
 
 SAMPLES = 4
 
