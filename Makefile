@@ -4,7 +4,7 @@
 # make lint           ruff and mypy --strict
 # make bench          benchmarks: a table with the goals beside the figures, and benchmarks/results/latest.json
 # make experiment     run the controlled study of benchmarks/experiment, as far as it has not been run; ARMS, SEEDS, STEPS,
-#                     BASES and JOBS (runs at a time) choose: make experiment ARMS="grpo tars" SEEDS="0 1" STEPS=200;
+#                     BASES and JOBS (runs at a time) choose: make experiment ARMS="grpo tars" SEEDS="0 1" STEPS=100;
 #                     LEARNING_RATES="3e-5 1e-4" tries several
 # make base-model     rebuild the demo's base model from its recipe
 # make clean          remove environments and results

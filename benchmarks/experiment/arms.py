@@ -9,8 +9,7 @@ from typing import Literal
 TARS = "tars_rewards.verl:TARSReward"
 BASES = ("natural", "constructed", "ordinary")
 LEARNING_RATES = {"natural": 1e-4, "constructed": 1e-4, "ordinary": 1e-4}
-"""By base. To be chosen among `CANDIDATES` on the dev set, by standard RL alone, before the other runs."""
-CANDIDATES = (3e-5, 1e-4, 3e-4)
+"""By base; chosen on the dev set, by standard RL alone, as README.md says."""
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ def main() -> None:
             assemble(name, Path(scratch))
             described[name] = describe(Path(scratch), arguments.data)
         DESCRIPTION.write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
-    print(table({name: described[name] for name in RECIPES if name in described}))
+    print(table({name: described[name] for name in BASES if name in described}))
 
 
 if __name__ == "__main__":

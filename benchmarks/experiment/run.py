@@ -1,4 +1,4 @@
-"""Run the experiment, as far as it has not been run: ``make experiment ARMS="grpo tars" SEEDS="0 1" STEPS=200``.
+"""Run the experiment, as far as it has not been run: ``make experiment ARMS="grpo tars" SEEDS="0 1" STEPS=100``.
 
 Runs that are in ``results.json``, with the same steps and settings, are skipped. The others go one to a core, seed by seed,
 so that what there is after an interruption is balanced: with all arms of the first seed before any of the second. A run
@@ -176,7 +176,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)))
     parser.add_argument("--bases", nargs="+", choices=BASES, default=list(BASES))
-    parser.add_argument("--steps", type=int, default=200, help="updates")
+    parser.add_argument("--steps", type=int, default=100, help="updates")
     parser.add_argument("--learning-rates", nargs="+", type=float, help="to choose among; default: the base's own")
     parser.add_argument("--jobs", type=int, help="runs at a time; default: one to a core")
     parser.add_argument("--out", type=Path, default=Path("runs/experiment"), help="working files")
