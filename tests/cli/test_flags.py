@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pytest
 import tyro
@@ -18,6 +19,9 @@ from tars_rewards.cli.commands import COMMANDS
 from tars_rewards.cli.flags import registry
 from tars_rewards.errors import ConfigError
 from tars_rewards.scoring.sampling import Sampling
+
+if TYPE_CHECKING:
+    from fractions import Fraction as OnlyForTypeCheckers
 
 SCORE = ("score", "in.jsonl", "--out", "out.jsonl")
 HEAVY = ("torch", "numpy", "transformers", "pyarrow", "tqdm", "verl", "openrlhf", "vllm", "fastapi")

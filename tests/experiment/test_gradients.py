@@ -10,11 +10,6 @@ def policy(base):
 
     return load_policy(base)
 
-    return [
-        Rollout(pair, modality, sample_id=sample, completion="x", answer="A", correct=bool(sample % 2))
-        for pair, modality, sample in rewards
-    ]
-
 
 def test_gradients_are_those_of_the_loss_written_out(policy):
     from gradients import policy_gradients
