@@ -16,7 +16,7 @@ import torch
 from evaluate import MODALITIES, Pairs, accuracy, base_scores, layer_cosine, make_prompts, mean, read_table
 from experiment_results import write_outcomes
 from heard import heard
-from inference import generate
+from inference import Generated, generate
 from model import COMMITTED, Thinker, load
 from policies import MAX_NEW_TOKENS, one_thread
 from rewards import reasons
@@ -28,12 +28,15 @@ from tars_rewards.similarity import cosine
 
 WITH_OUTCOMES = ("test",)
 """Sets of which the outcome of every question is kept, for paired tests."""
-COMPARED = 500
-"""Layer cosines are of so many questions of a set at most: their mean is then known to about a thousandth."""
+COMPARED = 250
+"""Layer cosines and behavior deviation are of so many questions of a set at most, the first that can be compared."""
 BATCH = 32
 EMBEDDER_DTYPE = "bfloat16"
 """More than twice as fast as float32 on a processor that computes in it; on the demo's base, where the behavior deviation is
 .0494, it moves that by 5e-5."""
+
+Completion = tuple[list[int], str, bool]
+"""Of one question: tokens, text, and whether it was cut off."""
 
 
 def measure(
@@ -67,12 +70,14 @@ def measure(
     with one_thread():
         thinker, processor = load(model_dir, COMMITTED)
         reward = TARSReward(TARSConfig(embedder=str(embedder()), embedder_dtype=EMBEDDER_DTYPE))
+        written: dict[str, Completion] = {}
         return {
             name: _measure_set(
                 thinker,
                 processor,
                 reward,
                 name,
+                written,
                 base=None if base_text_accuracy is None else base_text_accuracy[name],
                 data=data,
                 heard_cache=heard_cache,
@@ -86,6 +91,7 @@ def _measure_set(
     processor: Qwen2_5OmniProcessor,
     reward: TARSReward,
     name: str,
+    written: dict[str, Completion],
     *,
     base: float | None,
     data: Path,
@@ -95,9 +101,11 @@ def _measure_set(
     with torch.no_grad():
         audio = heard(thinker, processor, table, heard_cache / f"{name}.safetensors")
         pairs = Pairs(table, make_prompts(thinker, processor, table, audio))
+    questions = [extra["question"] for extra in table["extra_info"]]
+    _write(thinker, processor, dict(zip(questions, pairs.prompts["text"], strict=True)), written)
     greedy = {
-        modality: generate(thinker, processor, pairs.prompts[modality], max_new_tokens=MAX_NEW_TOKENS, batch_size=BATCH)
-        for modality in MODALITIES
+        "speech": _complete(thinker, processor, pairs.prompts["speech"]),
+        "text": _joined([written[question] for question in questions]),
     }
     measures = {"questions": len(pairs), **accuracy(pairs, greedy)}
     denominator = measures["text_accuracy"] if base is None else base
@@ -105,7 +113,7 @@ def _measure_set(
         "mrr": round(100 * measures["speech_accuracy"] / denominator, 2) if denominator else None,
         "mrr_denominator": denominator,
         **{f"{modality}_reasons": mean([reasons(text) for text in greedy[modality].text]) for modality in MODALITIES},
-        **behavior_deviation(reward, greedy["speech"].text, greedy["text"].text),
+        **behavior_deviation(reward, greedy["speech"].text, greedy["text"].text, most=COMPARED),
         **layer_cosine(thinker, processor, pairs, greedy, most=COMPARED),
     }
     if name in WITH_OUTCOMES:
@@ -116,15 +124,37 @@ def _measure_set(
     return measures
 
 
-def behavior_deviation(reward: TARSReward, speech: Sequence[str], text: Sequence[str]) -> dict[str, Any]:
+def _complete(thinker: Thinker, processor: Qwen2_5OmniProcessor, prompts: Sequence[torch.Tensor]) -> Generated:
+    return generate(thinker, processor, prompts, max_new_tokens=MAX_NEW_TOKENS, batch_size=BATCH, with_entropy=False)
+
+
+def _write(
+    thinker: Thinker, processor: Qwen2_5OmniProcessor, prompts: dict[str, torch.Tensor], written: dict[str, Completion]
+) -> None:
+    """Complete the written questions that are new: sets of other voices and noise ask the same ones."""
+    new = [question for question in prompts if question not in written]
+    if new:
+        done = _complete(thinker, processor, [prompts[question] for question in new])
+        written |= zip(new, zip(done.tokens, done.text, done.truncated, strict=True), strict=True)
+
+
+def _joined(completions: Sequence[Completion]) -> Generated:
+    tokens, text, truncated = (list(each) for each in zip(*completions, strict=True))
+    return Generated(tokens=tokens, text=text, truncated=truncated, entropy=[])
+
+
+def behavior_deviation(
+    reward: TARSReward, speech: Sequence[str], text: Sequence[str], *, most: int | None = None
+) -> dict[str, Any]:
     """1 - mean cosine of the sentence embeddings of each spoken answer and the written one of the same question.
 
     Args:
         reward: Its embedder is asked, as by the behavior term.
         speech: Completions of the spoken questions.
         text: Completions of the same questions, written. A pair in which one is blank is left out.
+        most: At most so many pairs, the first.
     """
-    kept = [(one, other) for one, other in zip(speech, text, strict=True) if one.strip() and other.strip()]
+    kept = [(one, other) for one, other in zip(speech, text, strict=True) if one.strip() and other.strip()][:most]
     if not kept:
         return {"behavior_deviation": None, "behavior_pairs": 0}
     vectors = torch.from_numpy(reward.embed([each for pair in kept for each in pair]))

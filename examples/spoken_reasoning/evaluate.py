@@ -191,13 +191,11 @@ def pooled_states(
 ) -> torch.Tensor:
     """States ``[rows, layers, hidden]`` of completions, averaged over their tokens."""
     table, pooled = thinker.get_input_embeddings(), []
+    by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(completions[i]))
     for start in range(0, len(prompts), batch_size):
-        ends = [torch.tensor(tokens) for tokens in completions[start : start + batch_size]]
-        rows = [
-            torch.cat([prompt, table(end)])
-            for prompt, end in zip(prompts[start : start + batch_size], ends, strict=True)
-        ]
-        inputs, mask = left_pad(rows)
+        rows = by_length[start : start + batch_size]
+        ends = [torch.tensor(completions[i]) for i in rows]
+        inputs, mask = left_pad([torch.cat([prompts[i], table(end)]) for i, end in zip(rows, ends, strict=True)])
         from_end = mask.shape[1] - torch.arange(mask.shape[1])
         completion = torch.stack([from_end <= len(end) for end in ends])
         with capture_hidden_states(thinker, completion) as captured:
@@ -208,7 +206,7 @@ def pooled_states(
                 use_cache=False,
             )
         pooled.append(captured.pooled)
-    return torch.cat(pooled)
+    return torch.cat(pooled)[torch.tensor(by_length).argsort()]
 
 
 def edit_distance(one: Sequence[str], other: Sequence[str]) -> int:

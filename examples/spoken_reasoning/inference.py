@@ -33,7 +33,8 @@ class Generated:
         tokens: Generated ids of each prompt, with the end-of-turn token where there was one.
         text: The same, decoded without special tokens.
         truncated: Whether the completion ran into the limit.
-        entropy: Entropy of the next-token distribution (nats) averaged over the tokens of each completion.
+        entropy: Entropy of the next-token distribution (nats) averaged over the tokens of each completion; empty where it was
+            not wanted.
     """
 
     tokens: list[list[int]]
@@ -130,6 +131,7 @@ def generate(
     max_new_tokens: int = 64,
     batch_size: int = 64,
     seed: int = 0,
+    with_entropy: bool = True,
 ) -> Generated:
     """Complete prompts, in batches of similar length.
 
@@ -141,6 +143,7 @@ def generate(
         max_new_tokens: Limit of a completion.
         batch_size: Prompts per batch.
         seed: Seed of the sampling.
+        with_entropy: Whether the entropies are wanted, which take the logits of every step.
 
     Returns:
         Completions in the order of the prompts.
@@ -148,7 +151,7 @@ def generate(
     tokenizer = processor.tokenizer
     torch.manual_seed(seed)
     tokens: list[list[int]] = [[] for _ in prompts]
-    entropy = [0.0] * len(prompts)
+    entropy = [0.0] * len(prompts) if with_entropy else []
     by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
     for start in range(0, len(prompts), batch_size):
@@ -161,15 +164,16 @@ def generate(
             max_new_tokens=max_new_tokens,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
-            output_logits=True,
+            output_logits=with_entropy,
             return_dict_in_generate=True,
             **sampling,
         )
-        log_probs = torch.stack(output.logits, dim=1).log_softmax(-1)
-        spread = -(log_probs.exp() * log_probs).sum(-1)
-        for i, ids, nats in zip(rows, output.sequences.tolist(), spread, strict=True):
+        for i, ids in zip(rows, output.sequences.tolist(), strict=True):
             tokens[i] = ids[: ids.index(tokenizer.eos_token_id) + 1] if tokenizer.eos_token_id in ids else ids
-            entropy[i] = float(nats[: len(tokens[i])].mean())
+        if with_entropy:
+            log_probs = torch.stack(output.logits, dim=1).log_softmax(-1)
+            for i, nats in zip(rows, -(log_probs.exp() * log_probs).sum(-1), strict=True):
+                entropy[i] = float(nats[: len(tokens[i])].mean())
     return Generated(
         tokens=tokens,
         text=tokenizer.batch_decode(tokens, skip_special_tokens=True),

@@ -107,6 +107,40 @@ def test_a_set_without_the_bases_accuracy_is_refused(base, data, heard_cache):
         measure(base, ["dev"], base_text_accuracy={"test": 0.8}, data=data, heard_cache=heard_cache)
 
 
+def test_a_written_question_is_completed_once(base, data, tmp_path, monkeypatch):
+    import measure as module
+
+    asked = []
+
+    def counting(thinker, processor, prompts, _stock=module.generate, **settings):
+        asked.append(len(prompts))
+        return _stock(thinker, processor, prompts, **settings)
+
+    monkeypatch.setattr(module, "generate", counting)
+    table = pd.read_parquet(data / "test.parquet")
+    for name, questions in (("noise_0", 4), ("noise_20", 6)):
+        table.head(2 * questions).to_parquet(tmp_path / f"{name}.parquet")
+    measured = module.measure(
+        base, ["noise_0", "noise_20"], base_text_accuracy=None, data=tmp_path, heard_cache=tmp_path
+    )
+    assert asked == [4, 4, 2, 6]  # written and spoken; written that are new, and spoken
+    alone = module.measure(base, ["noise_20"], base_text_accuracy=None, data=tmp_path, heard_cache=tmp_path)
+    assert measured["noise_20"] == alone["noise_20"]
+
+
+def test_only_the_first_pairs_are_compared():
+    from measure import behavior_deviation
+
+    class Reward:
+        def embed(self, texts):
+            return np.array([[1.0, float(text)] for text in texts], np.float32)
+
+    assert behavior_deviation(Reward(), ["0", "0", "9"], ["0", "0", "0"], most=2) == {
+        "behavior_deviation": 0.0,
+        "behavior_pairs": 2,
+    }
+
+
 def test_blank_answers_are_in_no_deviation():
     from measure import behavior_deviation
 
