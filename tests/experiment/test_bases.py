@@ -80,7 +80,7 @@ def test_what_the_recipes_teach_to_answer_what_is_heard(loaded):
 
     processor = loaded["natural"][1]
     answered = {name: spoken_answers(processor, recipe) for name, recipe in bases.RECIPES.items()}
-    assert len(answered["natural"]) == len(answered["constructed"]) == 120
+    assert len(answered["natural"]) == len(answered["constructed"]) == 240
     assert all(reasons(example.completion) for example in answered["natural"])
     assert sum(reasons(example.completion) for example in answered["constructed"]) == 12
     base = TARSReward().base
