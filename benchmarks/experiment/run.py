@@ -23,7 +23,7 @@ from types import FrameType
 from typing import Any
 
 import experiment_results as results
-from arms import ARMS, BASES, LEARNING_RATES, arm
+from arms import ARMS, BASES, LEARNING_RATE, arm
 from single import RESULT, Place, identity_of
 from verl_training import ENVIRONMENT
 
@@ -121,7 +121,7 @@ def plan(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[dict[str,
         for seed in args.seeds
         for base in args.bases
         for name in args.arms
-        for rate in args.learning_rates or (LEARNING_RATES[base],)
+        for rate in args.learning_rates or (LEARNING_RATE,)
         if arm(name).trainer != "none"
     ]
     return [identity_of(base, "none", 0, 0, 0.0, []) for base in args.bases], trainings
@@ -177,7 +177,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)))
     parser.add_argument("--bases", nargs="+", choices=BASES, default=list(BASES))
     parser.add_argument("--steps", type=int, default=100, help="updates")
-    parser.add_argument("--learning-rates", nargs="+", type=float, help="to choose among; default: the base's own")
+    parser.add_argument("--learning-rates", nargs="+", type=float, help="to choose among; default: the one that was chosen")
     parser.add_argument("--jobs", type=int, help="runs at a time; default: one to a core")
     parser.add_argument("--out", type=Path, default=Path("runs/experiment"), help="working files")
     parser.add_argument("--results", type=Path, default=results.PATH, help="committed results")
