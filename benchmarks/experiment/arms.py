@@ -42,6 +42,9 @@ ARMS = {
     ),
 }
 
+DECLARED = {"natural": tuple(ARMS), "constructed": tuple(ARMS), "ordinary": ("none", "grpo", "tars")}
+"""The arms that are run on each base."""
+
 
 def arm(name: str) -> Arm:
     """The arm of that name.

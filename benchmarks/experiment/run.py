@@ -23,7 +23,7 @@ from types import FrameType
 from typing import Any
 
 import experiment_results as results
-from arms import ARMS, BASES, LEARNING_RATE, arm
+from arms import ARMS, BASES, DECLARED, LEARNING_RATE, arm
 from single import RESULT, Place, identity_of
 from verl_training import ENVIRONMENT
 
@@ -120,7 +120,7 @@ def plan(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[dict[str,
         identity_of(base, name, seed, args.steps, rate, args.override)
         for seed in args.seeds
         for base in args.bases
-        for name in args.arms
+        for name in args.arms or DECLARED[base]
         for rate in args.learning_rates or (LEARNING_RATE,)
         if arm(name).trainer != "none"
     ]
@@ -173,11 +173,13 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Run the experiment.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, help="default: the base's own")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)))
     parser.add_argument("--bases", nargs="+", choices=BASES, default=list(BASES))
     parser.add_argument("--steps", type=int, default=100, help="updates")
-    parser.add_argument("--learning-rates", nargs="+", type=float, help="to choose among; default: the one that was chosen")
+    parser.add_argument(
+        "--learning-rates", nargs="+", type=float, help="to choose among; default: the one that was chosen"
+    )
     parser.add_argument("--jobs", type=int, help="runs at a time; default: one to a core")
     parser.add_argument("--out", type=Path, default=Path("runs/experiment"), help="working files")
     parser.add_argument("--results", type=Path, default=results.PATH, help="committed results")
