@@ -27,6 +27,7 @@ from scipy import stats
 from tars_rewards.evaluation.statistics import Difference, difference, holm
 
 README = Path(__file__).parent / "README.md"
+PLOTS = README.parent / "plots"
 BEGIN, END = "<!-- results: written by analyse.py -->", "<!-- end of results -->"
 STANDARD, TARS, UNTRAINED = "grpo", "tars", "none"
 SET = "test"
@@ -243,6 +244,8 @@ def report(runs: Iterable[Run]) -> str:
         for table in (arm_table(arms), comparison_table(arms), verdicts(arms), other_sets_table(arms)):
             if table:
                 parts += [*table, ""]
+        plots = [f"[{path.stem}](plots/{path.name})" for path in sorted(PLOTS.glob(f"{base}_*.png"))]
+        parts += [f"Plots: {', '.join(plots)}", ""] if plots else []
     return "\n".join(parts).strip()
 
 
@@ -271,7 +274,7 @@ def _points(spread: Spread) -> str:
 
 def _p(p: float | None) -> str:
     if p is None:
-        return ""
+        return "–"
     return "< .001" if p < 0.001 else _short(f"{p:.3f}")
 
 
@@ -283,9 +286,9 @@ def main() -> None:
     from curves import write_plots
 
     runs = load()
-    README.write_text(replace_results(README.read_text(), report(runs)))
     for path in write_plots(grouped(runs)):
         print(path)
+    README.write_text(replace_results(README.read_text(), report(runs)))
     print(report(runs))
 
 

@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analyse import STANDARD, TARS, Run, Spread, measured
+from analyse import PLOTS, STANDARD, TARS, UNTRAINED, Run, Spread, measured
 
 from tars_rewards.report.charts import Chart, Look, Series
 from tars_rewards.report.plots import draw
 from tars_rewards.report.records import Estimate
 
-PLOTS = Path(__file__).parent / "plots"
 BAND = "95 % over seeds"
 # The arms along training: the others are in the table.
 DRAWN: dict[str, Look] = {STANDARD: "first", TARS: "second", "symmetric": "third", "reasoning_format": "fourth"}
@@ -40,7 +39,7 @@ def charts(base: str, arms: Arms) -> Iterator[Chart]:
     drawn = {arm: arms[arm] for arm in DRAWN if arm in arms}
     if not drawn:
         return
-    yield _checkpoints(base, drawn)
+    yield _checkpoints(base, drawn, arms.get(UNTRAINED, ()))
     for key, title, label in (
         ("all_wrong", "All-wrong groups", "share of spoken groups"),
         ("reasons/speech", "Spoken answers that reason", "share"),
@@ -78,12 +77,15 @@ def _ends(base: str, arms: Arms) -> Chart:
     )
 
 
-def _checkpoints(base: str, arms: Arms) -> Chart:
-    """Spoken accuracy on the dev set along training."""
+def _checkpoints(base: str, arms: Arms, untrained: Sequence[Run]) -> Chart:
+    """Spoken accuracy on the dev set along training, from the base on where that was measured."""
+    start = [measured(run, 0, "dev")["speech_accuracy"] for run in untrained]
     series = []
     for arm, runs in arms.items():
         steps = sorted({point["step"] for run in runs for point in run["checkpoints"] if "dev" in point["sets"]})
         points = [_estimate([measured(run, step, "dev")["speech_accuracy"] for run in runs]) for step in steps]
+        if start:
+            steps, points = [0, *steps], [Estimate(statistics.fmean(start)), *points]
         series.append(Series(arm, steps, points, DRAWN[arm], BAND))
     return Chart(
         name=f"{base}_dev",
