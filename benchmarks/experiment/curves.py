@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analyse import PLOTS, STANDARD, TARS, UNTRAINED, Run, Spread, measured
+from analyse import PLOTS, STANDARD, TARS, UNTRAINED, Run, measured
+from spread import Spread
 
 from tars_rewards.report.charts import Chart, Look, Series
 from tars_rewards.report.plots import draw

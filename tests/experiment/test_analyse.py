@@ -100,6 +100,13 @@ def test_a_verdict_changes_with_the_runs(runs):
     assert analyse.verdicts(analyse.grouped(slow)["natural"])[7].endswith("**no** |")
 
 
+def test_times_beside_other_work_are_in_no_verdict(runs):
+    beside = [{**each, "seconds": {"step_median": None}} if each["arm"] == "tars" else each for each in runs]
+    lines = analyse.verdicts(analyse.grouped(beside)["natural"])
+    assert len(lines) == 7
+    assert not any("time of a step" in line for line in lines)
+
+
 def test_what_was_not_measured_is_an_error(runs):
     with pytest.raises(ValueError, match="expected test to be measured after step 50"):
         analyse.measured(runs[1], 50)
