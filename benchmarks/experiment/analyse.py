@@ -123,8 +123,8 @@ def _paired(standard: Sequence[Run], arm: Sequence[Run], modality: str, step: in
 def arm_table(arms: Mapping[str, Sequence[Run]]) -> list[str]:
     """Markdown: what each arm came to at its end."""
     lines = [
-        "| arm | seeds | spoken | written | gap | own-text ratio | MRR | spoken answers that reason | s a step |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| arm | seeds | spoken | written | gap | own-text ratio | MRR | spoken that reason | behavior deviation | s a step |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for arm, runs in arms.items():
         ends = [measured(run) for run in runs]
@@ -136,6 +136,7 @@ def arm_table(arms: Mapping[str, Sequence[Run]]) -> list[str]:
         cells = [
             arm, str(len(runs)), over_seeds("speech_accuracy"), over_seeds("text_accuracy"), over_seeds("gap"),
             over_seeds("own_text_ratio"), over_seeds("mrr", 1), over_seeds("speech_reasons"),
+            over_seeds("behavior_deviation"),
             "" if seconds is None else f"{seconds:.2f}",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")

@@ -14,7 +14,8 @@ from tars_rewards.report.charts import Chart, Look, Series
 from tars_rewards.report.plots import draw
 from tars_rewards.report.records import Estimate
 
-BAND = "95 % over seeds"
+SEEDS = 3  # fewer have no interval that says anything
+BAND = f"95 % over seeds, from {SEEDS} on"
 # The arms along training: the others are in the table.
 DRAWN: dict[str, Look] = {STANDARD: "first", TARS: "second", "symmetric": "third", "reasoning_format": "fourth"}
 WINDOW = 10  # steps that a point of a per-step curve averages
@@ -120,5 +121,6 @@ def _mean(values: Sequence[Any]) -> float | None:
 
 def _estimate(values: Sequence[float]) -> Estimate:
     spread = Spread.of(values)
-    low, high = (None, None) if spread.half is None else (spread.mean - spread.half, spread.mean + spread.half)
+    half = spread.half if spread.seeds >= SEEDS else None
+    low, high = (None, None) if half is None else (spread.mean - half, spread.mean + half)
     return Estimate(spread.mean, low, high, spread.seeds)

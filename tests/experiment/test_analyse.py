@@ -23,6 +23,7 @@ def run(arm, seed, *, speech, text=0.9, steps=200, base="natural", seconds=4.0):
         "own_text_ratio": accuracy["speech"] / accuracy["text"],
         "mrr": 100 * accuracy["speech"] / 0.9,
         "speech_reasons": 0.5,
+        "behavior_deviation": 0.05,
     }
     test = {**measures, "outcomes": {name: write_outcomes(each) for name, each in right.items()}}
     return {
