@@ -31,8 +31,8 @@ arithmetic .489, days .714), .928 text, .998 words (60 clips); of 80 groups at T
 So the natural base has seen 240 spoken chains of thought, about 5 times each.
 
 The constructed base is the ordinary one after 80 steps in which 19 of 20 answers to what it hears leave the reasoning out. It
-can reason on speech and hardly ever does: at T = 1, .013 of its answers to 150 dev questions reason; .34 of the groups are all
-wrong. Greedy it has .31 speech and .967 text. Two others were tried before it, by standard RL alone, and replaced before any
+can reason on speech and hardly ever does: at T = 1, .027 of its answers to 250 dev questions reason; .28 of the groups are all
+wrong. Greedy it has .324 speech and .966 text. Two others were tried before it, by standard RL alone, and replaced before any
 other training: one in which the reasoning was left out from the start had never learnt to reason on speech (of 29 such answers
 .24 were right) and stayed at chance at either learning rate; one with 9 of 10 answers without reasoning still reasoned in .055
 of them, and standard RL had brought that back to .68 after 20 steps.
