@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import paths  # noqa: F401  (lets the demo's modules be found)
 import torch
 from evaluate import MODALITIES, make_prompts, pooled_states, read_table
@@ -18,6 +19,7 @@ from inference import Generated, generate
 from model import Thinker
 from policies import MAX_NEW_TOKENS, completion_logits, load_policy, one_thread, trained_parameters
 from step_log import of_step, rounded
+from transformers import Qwen2_5OmniProcessor
 from verl_training import embedder
 
 from tars_rewards import Rollout, TARSConfig, TARSReward, modality_normalized_advantages
@@ -59,27 +61,7 @@ def gradients(
         table = table.head(questions)
         with torch.no_grad():
             single = make_prompts(thinker, processor, table, audio[: len(table)])
-        samples: dict[str, Generated] = {}
-        rollouts: list[Rollout] = []
-        for modality in MODALITIES:
-            prompts = [prompt for prompt in single[modality] for _ in range(SAMPLES)]
-            done = generate(
-                thinker, processor, prompts, temperature=1.0, max_new_tokens=MAX_NEW_TOKENS, batch_size=64, seed=seed
-            )
-            states = pooled_states(thinker, prompts, done.tokens)
-            samples[modality] = done
-            rollouts += [
-                Rollout(
-                    pair_id=table["pair_id"][index // SAMPLES],
-                    modality=modality,
-                    sample_id=index % SAMPLES,
-                    completion=done.text[index],
-                    answer=table["answer"][index // SAMPLES],
-                    hidden_states=states[index],
-                    truncated=done.truncated[index],
-                )
-                for index in range(len(prompts))
-            ]
+        samples, rollouts = sample(thinker, processor, table, single, seed=seed)
         rewards = score(rollouts, seed=seed)
         # With gradient: the prompts' words are embedded by what is trained.
         single = make_prompts(thinker, processor, table, audio[: len(table)])
@@ -95,6 +77,46 @@ def gradients(
         "entropy": {modality: rounded(token_entropy(samples[modality])) for modality in MODALITIES},
         **{name: rounded(value) for name, value in of_step(rows).items()},
     }
+
+
+def sample(
+    thinker: Thinker,
+    processor: Qwen2_5OmniProcessor,
+    table: pd.DataFrame,
+    prompts: Mapping[str, Sequence[torch.Tensor]],
+    *,
+    seed: int,
+) -> tuple[dict[str, Generated], list[Rollout]]:
+    """Completions of questions, `SAMPLES` of each in each modality at temperature 1: as generated, and as rollouts with states.
+
+    Args:
+        thinker: The policy.
+        processor: Its processor.
+        table: The questions.
+        prompts: Their prompts by modality.
+        seed: Of the sampling.
+    """
+    samples: dict[str, Generated] = {}
+    rollouts: list[Rollout] = []
+    for modality in MODALITIES:
+        repeated = [prompt for prompt in prompts[modality] for _ in range(SAMPLES)]
+        done = samples[modality] = generate(
+            thinker, processor, repeated, temperature=1.0, max_new_tokens=MAX_NEW_TOKENS, batch_size=64, seed=seed
+        )
+        states = pooled_states(thinker, repeated, done.tokens)
+        rollouts += [
+            Rollout(
+                pair_id=table["pair_id"][index // SAMPLES],
+                modality=modality,
+                sample_id=index % SAMPLES,
+                completion=text,
+                answer=table["answer"][index // SAMPLES],
+                hidden_states=states[index],
+                truncated=done.truncated[index],
+            )
+            for index, text in enumerate(done.text)
+        ]
+    return samples, rollouts
 
 
 def score(rollouts: Sequence[Rollout], *, seed: int) -> dict[str, Any]:

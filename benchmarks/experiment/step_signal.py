@@ -26,11 +26,10 @@ import paths
 import torch
 from arms import BASES
 from bases import assemble
-from evaluate import MODALITIES, make_prompts, pooled_states, read_table
-from gradients import SAMPLES, SET
+from evaluate import MODALITIES, make_prompts, read_table
+from gradients import SAMPLES, SET, sample
 from heard import heard
-from inference import generate
-from policies import MAX_NEW_TOKENS, completion_logits, load_policy, one_thread, trained_parameters
+from policies import completion_logits, load_policy, one_thread, trained_parameters
 from verl_training import embedder
 
 from tars_rewards import Rollout, TARSConfig, TARSReward, modality_normalized_advantages
@@ -72,26 +71,7 @@ def question_gradients(model_dir: Path, *, data: Path, heard_cache: Path, questi
         table = table.head(questions)
         with torch.no_grad():
             single = make_prompts(thinker, processor, table, audio)
-        tokens, rollouts = {}, []
-        for modality in MODALITIES:
-            prompts = [prompt for prompt in single[modality] for _ in range(SAMPLES)]
-            done = generate(
-                thinker, processor, prompts, temperature=1.0, max_new_tokens=MAX_NEW_TOKENS, with_entropy=False
-            )
-            tokens[modality] = done.tokens
-            states = pooled_states(thinker, prompts, done.tokens)
-            rollouts += [
-                Rollout(
-                    pair_id=table["pair_id"][index // SAMPLES],
-                    modality=modality,
-                    sample_id=index % SAMPLES,
-                    completion=text,
-                    answer=table["answer"][index // SAMPLES],
-                    hidden_states=states[index],
-                    truncated=done.truncated[index],
-                )
-                for index, text in enumerate(done.text)
-            ]
+        samples, rollouts = sample(thinker, processor, table, single, seed=0)
         advantage = {
             name: values.view(len(MODALITIES), len(table), SAMPLES) for name, values in advantages(rollouts).items()
         }
@@ -104,7 +84,7 @@ def question_gradients(model_dir: Path, *, data: Path, heard_cache: Path, questi
             row = table.iloc[[question]].reset_index(drop=True)
             prompt = make_prompts(thinker, processor, row, audio[question : question + 1])
             for index, modality in enumerate(MODALITIES):
-                completions = tokens[modality][question * SAMPLES : (question + 1) * SAMPLES]
+                completions = samples[modality].tokens[question * SAMPLES : (question + 1) * SAMPLES]
                 log_probs = completion_logits(thinker, prompt[modality] * SAMPLES, completions).log_softmax(-1)
                 chosen = log_probs.gather(1, torch.tensor([token for row in completions for token in row])[:, None])
                 sums = torch.stack([part.sum() for part in chosen[:, 0].split([len(row) for row in completions])])

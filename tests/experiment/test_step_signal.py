@@ -9,17 +9,18 @@ def test_gradients_of_the_questions_add_up_to_the_policy_gradient(base, data, he
     from gradients import policy_gradients
     from policies import load_policy, trained_parameters
 
-    sampled, given = [], []
+    sampled, given = {}, []
 
-    def recorded(*args, _stock=step_signal.generate, **settings):
-        sampled.append(_stock(*args, **settings))
-        return sampled[-1]
+    def recorded(*args, _stock=step_signal.sample, **settings):
+        samples, rollouts = _stock(*args, **settings)
+        sampled.update(samples)
+        return samples, rollouts
 
     def recorded_advantages(rollouts, _stock=step_signal.advantages):
         given.append(_stock(rollouts))
         return given[-1]
 
-    monkeypatch.setattr(step_signal, "generate", recorded)
+    monkeypatch.setattr(step_signal, "sample", recorded)
     monkeypatch.setattr(step_signal, "advantages", recorded_advantages)
     found = step_signal.question_gradients(base, data=data, heard_cache=heard_cache, questions=4)
     assert {name: vectors.shape for name, vectors in found.items()} == dict.fromkeys(
@@ -31,7 +32,7 @@ def test_gradients_of_the_questions_add_up_to_the_policy_gradient(base, data, he
     audio = step_signal.heard(thinker, processor, step_signal.read_table(data, "dev"), heard_cache / "dev.safetensors")
     single = step_signal.make_prompts(thinker, processor, questions, audio[:4])  # with gradient, through their words
     prompts = [prompt for modality in ("speech", "text") for prompt in single[modality] for _ in range(4)]
-    tokens = [ids for done in sampled for ids in done.tokens]
+    tokens = [ids for done in sampled.values() for ids in done.tokens]
     advantage, total = given[0], sum(map(len, tokens))
     zeros = torch.zeros_like(advantage["base"])
     spoken = torch.cat([torch.ones(len(zeros) // 2), torch.zeros(len(zeros) // 2)])
