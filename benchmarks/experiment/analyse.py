@@ -213,7 +213,7 @@ def verdicts(arms: Mapping[str, Sequence[Run]]) -> list[str]:
 
 
 def _step_seconds(runs: Sequence[Run]) -> float | None:
-    """Median over the runs of their median step; a run that shared its core with other work has none."""
+    """Median over the runs of their median step; None where no run has one."""
     known = [run["seconds"]["step_median"] for run in runs if run["seconds"].get("step_median")]
     return statistics.median(known) if known else None
 

@@ -101,7 +101,7 @@ def test_a_verdict_changes_with_the_runs(runs):
     assert analyse.verdicts(analyse.grouped(slow)["natural"])[7].endswith("**no** |")
 
 
-def test_times_beside_other_work_are_in_no_verdict(runs):
+def test_without_times_there_is_no_verdict_on_them(runs):
     beside = [{**each, "seconds": {"step_median": None}} if each["arm"] == "tars" else each for each in runs]
     lines = analyse.verdicts(analyse.grouped(beside)["natural"])
     assert len(lines) == 7
