@@ -37,6 +37,7 @@ ROWS = {
     "speech accuracy, T = 1": "speech_sampled_accuracy",
     "text accuracy, T = 1": "text_sampled_accuracy",
     "words transcribed rightly": "word_accuracy",
+    "accuracy on its own transcript": "cascade_accuracy",
     "format, speech": "speech_format",
     "reasons in speech, greedy": "speech_reasons",
     "reasons in speech, T = 1": "speech_sampled_reasons",

@@ -50,4 +50,4 @@ def shown_p(p: float | None) -> str:
 
 def short(number: str) -> str:
     """A number without the zero before its point."""
-    return re.sub(r"^(-?)0\.", r"\1.", number)
+    return re.sub(r"^([+-]?)0\.", r"\1.", number)

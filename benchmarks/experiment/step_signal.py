@@ -6,11 +6,11 @@ Usage::
 
 prints a table for the README and writes ``bases/signal.json``.
 
-Questions of the dev set are answered as in training, and each question's policy gradient is kept under every reward. One half
-of the questions then says where spoken accuracy rises; a step is made of 8 questions of the other half. The cosine of the
-two says what a step knows. It is small where what is right about one question says little about the next, and then no
-weight of a reward's terms helps, for they are of the same few questions. Where the answers are guesses (the constructed
-base) no direction raises accuracy, and the cosine is one of chance.
+Questions of the dev set are answered as in training, and each question's policy gradient is kept under every reward. Some of
+the questions then say where spoken accuracy rises; a step is made of 8 others. The cosine of the two says what a step knows. It
+is small where what is right about one question says little about the next, and then no weight of a reward's terms helps, for
+they are of the same few questions. Where the answers are guesses (the constructed base) no direction raises accuracy, and the
+cosine is one of chance.
 """
 
 from __future__ import annotations
@@ -30,16 +30,18 @@ from evaluate import MODALITIES, make_prompts, read_table
 from gradients import SAMPLES, SET, sample
 from heard import heard
 from policies import completion_logits, load_policy, one_thread, trained_parameters
+from spread import short
 from verl_training import embedder
 
 from tars_rewards import Rollout, TARSConfig, TARSReward, modality_normalized_advantages
 
 SIGNAL = paths.EXPERIMENT / "bases" / "signal.json"
-QUESTIONS, STEP = 160, 8
+QUESTIONS = 320
+STEP, MANY = 8, 80  # questions of a gradient; the direction in which accuracy rises is told by MANY
 COORDINATES = 250_000  # of the gradient, drawn at random: cosines need no more
-HALVINGS = 20
+STANDARD = "standard RL"
 REWARDS = {
-    "standard RL": {},
+    STANDARD: {},
     "TARS (1, 1)": {"representation": 1.0, "behavior": 1.0},
     "TARS (8, 8)": {"representation": 8.0, "behavior": 8.0},
     "representation (8)": {"representation": 8.0},
@@ -113,46 +115,96 @@ def advantages(rollouts: list[Rollout]) -> Vectors:
     return {name: modality_normalized_advantages(part.double(), pairs, modalities) for name, part in parts.items()}
 
 
-def agreement(vectors: Vectors, rewards: Mapping[str, Mapping[str, float]] = REWARDS) -> dict[str, dict[str, float]]:
-    """What the gradients of a half of the questions know of the direction in which the other half's spoken accuracy rises.
+def agreement(
+    vectors: Vectors, rewards: Mapping[str, Mapping[str, float]] = REWARDS, *, step: int = STEP, many: int = MANY
+) -> dict[str, dict[str, float]]:
+    """What the gradient of some questions knows of the direction in which spoken accuracy rises, by ``many`` others.
+
+    That is ``<a, g> / (|a| |g|)`` with the mean products of gradients of different questions, which are not biased by what a
+    question says of itself, and with the root mean square lengths of a mean over so many questions.
 
     Args:
         vectors: From `question_gradients`.
-        rewards: Weights of the terms, by name of the reward.
+        rewards: Weights of the terms, by name of the reward; with `STANDARD`.
+        step: Questions of a step.
+        many: Questions that say where accuracy rises.
 
     Returns:
-        By reward the mean cosine, over `HALVINGS` random halvings, of that direction with the gradient of ``step``: `STEP`
-        questions, and ``half``: all of the half.
+        By reward the cosine of the gradient of ``step`` and of ``many`` questions, the latter less standard RL's
+        (``difference``), and the standard errors of all (``…_error``), by leaving out a question at a time.
     """
     count = len(vectors["base"])
-    generator = torch.Generator().manual_seed(0)
-    found: dict[str, dict[str, float]] = {name: {"step": 0.0, "half": 0.0} for name in rewards}
-    for _ in range(HALVINGS):
-        order = torch.randperm(count, generator=generator)
-        one, other = order[: count // 2], order[count // 2 :]
-        rising = vectors["accuracy"][one].mean(0)
-        for name, weights in rewards.items():
-            terms = sum((weight * vectors[term][other] for term, weight in weights.items()), torch.zeros(()))
-            of_questions = vectors["base"][other] + vectors["text"][other] + terms
-            steps = of_questions[: len(other) // STEP * STEP].unflatten(0, (-1, STEP)).mean(1)
-            for kind, gradients in (("step", steps), ("half", of_questions.mean(0)[None])):
-                found[name][kind] += float(torch.cosine_similarity(gradients, rising[None]).mean()) / HALVINGS
+    stacked = torch.cat([vectors["accuracy"], *(_gradient(vectors, weights) for weights in rewards.values())])
+    products = (stacked @ stacked.T).double().view(1 + len(rewards), count, 1 + len(rewards), count)
+    found, left_out = {}, {}
+    for index, name in enumerate(rewards, 1):
+        kinds = {"step": step, "many": many}
+        parts = products[0, :, 0], products[index, :, index], products[0, :, index]
+        cosines = {kind: _cosines(*parts, questions=questions, many=many) for kind, questions in kinds.items()}
+        found[name] = {kind: float(whole) for kind, (whole, _) in cosines.items()}
+        left_out[name] = {kind: left for kind, (_, left) in cosines.items()}
+    for name, values in found.items():
+        values["difference"] = values["many"] - found[STANDARD]["many"]
+        left_out[name]["difference"] = left_out[name]["many"] - left_out[STANDARD]["many"]
+        errors = {
+            f"{kind}_error": float(left.std(correction=0)) * (count - 1) ** 0.5 for kind, left in left_out[name].items()
+        }
+        values |= errors
     return found
 
 
+def _gradient(vectors: Vectors, weights: Mapping[str, float]) -> torch.Tensor:
+    """Gradients of the questions under a reward, written completions and all."""
+    terms = sum((weight * vectors[term] for term, weight in weights.items()), torch.zeros(()))
+    return vectors["base"] + vectors["text"] + terms
+
+
+def _cosines(
+    rising: torch.Tensor, gradient: torch.Tensor, between: torch.Tensor, *, questions: int, many: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The cosine of `agreement` from products ``[questions, questions]``, and those without one question each."""
+
+    def squared(products: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        alone, whole = products.diagonal(), _between_questions(products)
+        count = len(products)
+        own = alone.mean(), (alone.sum() - alone) / (count - 1)
+        return own[0] / size + (1 - 1 / size) * whole[0], own[1] / size + (1 - 1 / size) * whole[1]
+
+    lengths = zip(squared(rising, many), squared(gradient, questions), strict=True)
+    both = [
+        product / (one * other).sqrt()
+        for product, (one, other) in zip(_between_questions(between), lengths, strict=True)
+    ]
+    return both[0], both[1]
+
+
+def _between_questions(products: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean product of two different questions, and the same without one question each."""
+    count = len(products)
+    others = products - torch.diag(products.diagonal())
+    total = others.sum()
+    without = total - others.sum(0) - others.sum(1)
+    return total / (count * (count - 1)), without / ((count - 1) * (count - 2))
+
+
 def table(described: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    """Markdown: a row for each reward, a step's and a half's cosine for each base."""
+    """Markdown: a row for each reward; for each base the cosine of a step, of many questions, and less standard RL's."""
+    columns = f"{STEP} questions | {MANY} | {MANY}, less standard RL"
     head = [
-        "| reward (weights) | " + " | ".join(f"{base}: 8 questions | 80" for base in described) + " |",
-        "|---" * (1 + 2 * len(described)) + "|",
+        "| reward (weights) | " + " | ".join(f"{base}: {columns}" for base in described) + " |",
+        "|---" * (1 + 3 * len(described)) + "|",
     ]
-    rows = [
-        f"| {name} | "
-        + " | ".join(f"{of[name]['step']:.3f} | {of[name]['half']:.3f}" for of in described.values())
-        + " |"
-        for name in REWARDS
-    ]
+    rows = [f"| {name} | " + " | ".join(_cells(of[name], name) for of in described.values()) + " |" for name in REWARDS]
     return "\n".join(head + rows)
+
+
+def _cells(values: Mapping[str, float], name: str) -> str:
+    def shown(kind: str, sign: str = "") -> str:
+        error = values[f"{kind}_error"]
+        return f"{short(f'{values[kind]:{sign}.3f}')} ± {short(f'{error:.3f}')}"
+
+    less = "" if name == STANDARD else shown("difference", "+")
+    return f"{shown('step')} | {shown('many')} | {less}"
 
 
 def main() -> None:

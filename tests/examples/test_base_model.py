@@ -1,5 +1,7 @@
 """The tiny Speech LLM: encoder, checkpoint, generation, evaluation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -167,9 +169,29 @@ def test_the_evaluation_reports_every_number(base_model, data):
     assert 0 <= result["speech_accuracy"] <= 1
     assert result["gap"] == pytest.approx(result["text_accuracy"] - result["speech_accuracy"])
     assert result["word_accuracy"] <= 1
+    assert 0 <= result["cascade_accuracy"] <= 1
     if result["layer_cosine_pairs"]:
         assert len(result["layer_cosine"]) == 4
         assert all(-1 <= value <= 1 for value in result["layer_cosine"])
+
+
+def test_who_hears_every_word_answers_the_transcript_as_the_question(base_model, data, monkeypatch):
+    import evaluate
+    from model import load
+
+    thinker, processor = load(base_model)
+    pairs = evaluate.read_pairs(thinker, processor, data, "test", 12)
+    answered = {name: evaluate.generate(thinker, processor, prompts) for name, prompts in pairs.prompts.items()}
+    words = [extra["question"] for extra in pairs.table["extra_info"]]
+
+    def perfect(*args, _stock=evaluate.generate, max_new_tokens=64, **settings):
+        done = _stock(*args, **settings)
+        return replace(done, text=words) if max_new_tokens == 96 else done
+
+    monkeypatch.setattr(evaluate, "generate", perfect)
+    found = evaluate.transcription(thinker, processor, pairs, 12)
+    assert found["word_accuracy"] == 1
+    assert found["cascade_accuracy"] == evaluate.accuracy(pairs, answered)["text_accuracy"]
 
 
 def test_an_untrained_decoder_looks_for_like_words_and_copies_them(loaded):

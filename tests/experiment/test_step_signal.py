@@ -59,22 +59,62 @@ def test_gradients_of_the_questions_add_up_to_the_policy_gradient(base, data, he
 
 
 def test_a_direction_that_all_questions_share_is_known_to_a_step():
-    from step_signal import agreement
+    from step_signal import STANDARD, agreement
 
     generator = torch.Generator().manual_seed(0)
-    shared, nothing = torch.ones(32, 500), torch.zeros(32, 500)
-    noise = torch.randn(32, 500, generator=generator)
+    shared, nothing = torch.ones(64, 500), torch.zeros(64, 500)
+    noise = torch.randn(64, 500, generator=generator)
     vectors = {"accuracy": shared + noise, "base": noise, "text": nothing, "behavior": 10 * shared}
-    found = agreement(vectors, {"without": {}, "with": {"behavior": 1.0}})
-    assert abs(found["without"]["step"]) < 0.2  # the questions of a step are not those that say where accuracy rises
+    found = agreement(vectors, {STANDARD: {}, "with": {"behavior": 1.0}}, many=32)
+    assert abs(found[STANDARD]["step"]) < 0.2  # of a question with itself it is 0.7
     assert found["with"]["step"] > 0.9
-    assert found["with"]["half"] == pytest.approx(found["with"]["step"], abs=0.05)
+    assert found["with"]["many"] == pytest.approx(found["with"]["step"], abs=0.05)
+    assert found["with"]["difference"] > 10 * found["with"]["difference_error"] > 0
+    assert found[STANDARD]["difference"] == found[STANDARD]["difference_error"] == 0
+
+
+def test_the_cosine_is_of_different_questions_and_its_error_of_leaving_one_out():
+    from step_signal import STANDARD, agreement
+
+    generator = torch.Generator().manual_seed(1)
+    made = {
+        name: torch.randn(12, 40, generator=generator, dtype=torch.float64) + 0.5
+        for name in ("accuracy", "base", "term")
+    }
+    vectors, rewards = made | {"text": torch.zeros(12, 40)}, {STANDARD: {}, "term (2)": {"term": 2.0}}
+
+    def cosine(rows, step):
+        accuracy, gradient = made["accuracy"][rows], (made["base"] + 2 * made["term"])[rows]
+        pairs = [(i, j) for i in range(len(rows)) for j in range(len(rows)) if i != j]
+
+        def squared(of, size):
+            different = sum(float(of[i] @ of[j]) for i, j in pairs) / len(pairs)
+            return sum(float(each @ each) for each in of) / len(of) / size + (1 - 1 / size) * different
+
+        product = sum(float(accuracy[i] @ gradient[j]) for i, j in pairs) / len(pairs)
+        return product / (squared(accuracy, 5) * squared(gradient, step)) ** 0.5
+
+    found = agreement(vectors, rewards, step=3, many=5)["term (2)"]
+    assert found["step"] == pytest.approx(cosine(list(range(12)), 3))
+    assert found["many"] == pytest.approx(cosine(list(range(12)), 5))
+    left_out = torch.tensor([cosine([row for row in range(12) if row != out], 3) for out in range(12)])
+    error = float(((left_out - left_out.mean()) ** 2).sum() * 11 / 12) ** 0.5
+    assert found["step_error"] == pytest.approx(error, rel=1e-4)
 
 
 def test_the_table_has_a_row_for_each_reward():
     from step_signal import REWARDS, table
 
-    rows = table({"natural": {name: {"step": 0.0123, "half": -0.5} for name in REWARDS}}).splitlines()
-    assert rows[0].count("|") == rows[1].count("|") == 4
+    values = {
+        "step": 0.0123,
+        "step_error": 0.001,
+        "many": -0.5,
+        "many_error": 0.02,
+        "difference": 0.1,
+        "difference_error": 0.03,
+    }
+    rows = table({"natural": dict.fromkeys(REWARDS, values)}).splitlines()
+    assert rows[0].count("|") == rows[1].count("|") == 5
     assert len(rows) == 2 + len(REWARDS)
-    assert rows[2] == "| standard RL | 0.012 | -0.500 |"
+    assert rows[2] == "| standard RL | .012 ± .001 | -.500 ± .020 |  |"
+    assert rows[3] == "| TARS (1, 1) | .012 ± .001 | -.500 ± .020 | +.100 ± .030 |"
