@@ -1,7 +1,7 @@
 """What the runs say: ``python benchmarks/experiment/analyse.py`` rewrites the results in README.md, and the plots.
 
 Outcomes were declared before the runs (README.md). An arm is compared with standard RL seed by seed, since a seed gives both the
-same questions in the same order: Student's t over the differences, Holm's correction over the arms of a base. Beside it
+same questions in the same order: Student's t over the differences, Holm's correction over the declared arms of a base. Beside it
 stands the library's own test (`tars_rewards.evaluation.statistics.difference`), which holds for other questions too, but takes
 all test questions for independent, though many are about the same names and numbers.
 """
@@ -43,7 +43,7 @@ class Comparison:
     arm: str
     paired: Spread  #: over the seeds that both have
     p_paired: float | None  #: two-sided, of Student's t over those seeds; None with fewer than two
-    p_holm: float | None  #: the same, corrected for the arms of the base
+    p_holm: float | None  #: the same, corrected for the declared arms of the base; None for others
     over_questions: Difference  #: for other questions and seeds
 
 
@@ -97,7 +97,8 @@ def compare(arms: Mapping[str, Sequence[Run]], modality: str, step: int | None =
         for arm, differences in paired.items()
         if len(differences) > 1
     }
-    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    declared = {arm: p for arm, p in p_values.items() if not ARMS[arm].after_the_fact}
+    corrected = dict(zip(declared, holm(list(declared.values())), strict=True))
     first = outcomes(standard, modality, step)
     return [
         Comparison(
@@ -120,6 +121,11 @@ def _paired(standard: Sequence[Run], arm: Sequence[Run], modality: str, step: in
     return [second[seed] - first[seed] for seed in sorted(first.keys() & second.keys())]
 
 
+def labelled(arm: str) -> str:
+    """An arm's name in the tables."""
+    return f"{arm} (after the fact)" if ARMS[arm].after_the_fact else arm
+
+
 def arm_table(arms: Mapping[str, Sequence[Run]]) -> list[str]:
     """Markdown: what each arm came to at its end."""
     lines = [
@@ -134,7 +140,7 @@ def arm_table(arms: Mapping[str, Sequence[Run]]) -> list[str]:
 
         seconds = _step_seconds(runs)
         cells = [
-            arm, str(len(runs)), over_seeds("speech_accuracy"), over_seeds("text_accuracy"), over_seeds("gap"),
+            labelled(arm), str(len(runs)), over_seeds("speech_accuracy"), over_seeds("text_accuracy"), over_seeds("gap"),
             over_seeds("own_text_ratio"), over_seeds("mrr", 1), over_seeds("speech_reasons"),
             over_seeds("behavior_deviation"),
             "" if seconds is None else f"{seconds:.2f}",
@@ -154,8 +160,8 @@ def comparison_table(arms: Mapping[str, Sequence[Run]]) -> list[str]:
     ]
     for speech, text in zip(spoken, written, strict=True):
         cells = [
-            speech.arm, str(speech.paired.seeds), speech.paired.points(), shown_p(speech.p_paired), shown_p(speech.p_holm),
-            shown_p(speech.over_questions.p_over_runs), text.paired.points(), shown_p(text.p_holm),
+            labelled(speech.arm), str(speech.paired.seeds), speech.paired.points(), shown_p(speech.p_paired),
+            shown_p(speech.p_holm), shown_p(speech.over_questions.p_over_runs), text.paired.points(), shown_p(text.p_holm),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -167,7 +173,7 @@ def other_sets_table(arms: Mapping[str, Sequence[Run]]) -> list[str]:
     lines = [f"| spoken | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
     for arm, runs in arms.items():
         cells = [Spread.of([measured(run, name=name)["speech_accuracy"] for run in runs]).show() for name in names]
-        lines.append(f"| {arm} | {' | '.join(cells)} |")
+        lines.append(f"| {labelled(arm)} | {' | '.join(cells)} |")
     return lines
 
 

@@ -21,6 +21,7 @@ class Arm:
     reward: str = TARS  #: verl's reward.custom
     kwargs: Mapping[str, object] = field(default_factory=dict)  #: reward.custom_kwargs over those of verl.yaml
     teacher: bool = False  #: the reward needs the frozen base's own completions
+    after_the_fact: bool = False  #: thought of when results of others had been seen
 
 
 ARMS = {
@@ -40,9 +41,11 @@ ARMS = {
         reward="rewards:ReasoningFormatReward",
         kwargs={"alpha": 0, "beta": 0},
     ),
+    "tars_16": Arm("TARS, its representation term with the weight 16", kwargs={"alpha": 16}, after_the_fact=True),
 }
 
-DECLARED = {"natural": tuple(ARMS), "constructed": tuple(ARMS), "ordinary": ("none", "grpo", "tars")}
+_DECLARED = tuple(name for name, each in ARMS.items() if not each.after_the_fact)
+ARMS_OF = {"natural": tuple(ARMS), "constructed": _DECLARED, "ordinary": ("none", "grpo", "tars")}
 """The arms that are run on each base."""
 
 

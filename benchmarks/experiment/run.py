@@ -23,7 +23,7 @@ from types import FrameType
 from typing import Any
 
 import experiment_results as results
-from arms import ARMS, BASES, DECLARED, LEARNING_RATE, arm
+from arms import ARMS, ARMS_OF, BASES, LEARNING_RATE, arm
 from single import RESULT, Place, identity_of
 from verl_training import ENVIRONMENT
 
@@ -120,7 +120,7 @@ def plan(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[dict[str,
         identity_of(base, name, seed, args.steps, rate, args.override)
         for seed in args.seeds
         for base in args.bases
-        for name in args.arms or DECLARED[base]
+        for name in args.arms or ARMS_OF[base]
         for rate in args.learning_rates or (LEARNING_RATE,)
         if arm(name).trainer != "none"
     ]

@@ -88,6 +88,18 @@ def test_only_seeds_that_both_arms_have_are_paired(runs):
     assert (tars.paired.half, tars.p_paired, tars.p_holm) == (None, None, None)
 
 
+def test_what_was_tried_after_the_fact_is_named_so_and_leaves_the_correction_as_it_was(runs):
+    before = {each.arm: each.p_holm for each in analyse.compare(analyse.grouped(runs)["natural"], "speech")}
+    more = [*runs, *(run("tars_16", seed, speech=0.75) for seed in range(5))]
+    arms = analyse.grouped(more)["natural"]
+    after = {each.arm: each for each in analyse.compare(arms, "speech")}
+    assert {name: after[name].p_holm for name in before} == before
+    assert after["tars_16"].p_paired < 0.01
+    assert after["tars_16"].p_holm is None
+    for table in (analyse.arm_table(arms), analyse.comparison_table(arms), analyse.other_sets_table(arms)):
+        assert [line.startswith("| tars_16 (after the fact) |") for line in table].count(True) == 1
+
+
 def test_verdicts_say_what_is_met_and_what_is_not(runs):
     lines = analyse.verdicts(analyse.grouped(runs)["natural"])
     met = [line.rsplit("|", 2)[1].strip() for line in lines[2:]]
