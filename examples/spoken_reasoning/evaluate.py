@@ -140,21 +140,15 @@ def variety(thinker: Thinker, processor: Qwen2_5OmniProcessor, pairs: Pairs, cou
 
 @torch.no_grad()
 def transcription(thinker: Thinker, processor: Qwen2_5OmniProcessor, pairs: Pairs, count: int) -> dict[str, Any]:
-    """Word accuracy (1 - word error rate) of the transcription prompt, and accuracy where the model answers its own transcript.
-
-    The latter (``cascade_accuracy``) is what spoken accuracy would be if nothing but the hearing stood between the modalities.
-    """
+    """Word accuracy (1 - word error rate) of the transcription prompt, and accuracy of the answers to these transcripts."""
     done = generate(thinker, processor, pairs.transcription_prompts[:count], max_new_tokens=96)
     said = [extra["question"].split() for extra in pairs.table["extra_info"][:count]]
     errors = sum(edit_distance(words, text.split()) for words, text in zip(said, done.text, strict=True))
-    heard = [embed(thinker, processor, prompt_text(processor, text)) for text in done.text]
-    answered = {"cascade": generate(thinker, processor, heard)}
-    scores = base_scores(Pairs(pairs.table[:count], {}), answered)["cascade"]
-    return {
-        "word_accuracy": 1 - errors / sum(map(len, said)),
-        "word_accuracy_clips": len(said),
-        "cascade_accuracy": mean([score.correct for score in scores]),
-    }
+    hearing = {"word_accuracy": 1 - errors / sum(map(len, said)), "word_accuracy_clips": len(said)}
+    prompts = [embed(thinker, processor, prompt_text(processor, text)) for text in done.text]
+    answered = {"transcript": generate(thinker, processor, prompts)}
+    scores = base_scores(Pairs(pairs.table[:count], {}), answered)["transcript"]
+    return hearing | {"cascade_accuracy": mean([score.correct for score in scores])}
 
 
 def layer_cosine(
