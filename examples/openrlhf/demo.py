@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import ast
-import re
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "spoken_reasoning"))
 
-from demo import Record, Training, embedder, main  # noqa: E402  (found by the path above)
+from demo import Training, embedder, main  # noqa: E402  (found by the path above)
 
 QUESTIONS = 8  # a step
 SAMPLES = 4  # completions per prompt: 4 spoken + 4 written
@@ -27,7 +25,6 @@ FLAGS = f"""
 --train.batch_size {COMPLETIONS} --train.micro_batch_size 32
 --ds.zero_stage 0 --ds.attn_implementation sdpa
 """.split()
-_STEP = re.compile(r"Global step (\d+): (\{.*\})")
 
 
 def prepare(args: argparse.Namespace, out: Path, data: Path, base: Path) -> Training:
@@ -56,16 +53,7 @@ def prepare(args: argparse.Namespace, out: Path, data: Path, base: Path) -> Trai
         },
         trained=out / "trained",
         settings=settings,
-        metrics=out / "train.log",
-        parse=parse,
-        seconds="timing/step_total",
     )
-
-
-def parse(line: str) -> Record | None:
-    """A step's metrics, from the line that OpenRLHF's trainer logs."""
-    found = _STEP.search(line)
-    return None if found is None else {"step": int(found[1]), "data": ast.literal_eval(found[2])}
 
 
 if __name__ == "__main__":

@@ -23,20 +23,16 @@ from report import print_table, progress_line, write_plots
 
 HERE = Path(__file__).resolve().parent
 Record = dict[str, Any]
-Parse = Callable[[str], Record | None]
 
 
 @dataclass(frozen=True)
 class Training:
-    """What a framework brings: a command, where it leaves the trained model, and how to read what it logs."""
+    """What a framework brings: a command, and where it leaves the trained model."""
 
     command: Sequence[str]  #: program and arguments
     environment: Mapping[str, str]  #: variables over those of the demo
     trained: Path  #: directory of the trained model
     settings: Sequence[str]  #: what of the command is worth keeping in the summary
-    metrics: Path  #: file to which the program writes a line for every step
-    parse: Parse  #: from such a line to {"step": int, "data": {metric: value}}; None for a line of something else
-    seconds: str  #: metric with a step's duration
 
 
 Prepare = Callable[[argparse.Namespace, Path, Path, Path], Training]
@@ -102,21 +98,19 @@ def train(training: Training, out: Path, steps: int) -> list[Record]:
     """Run the framework's program, with a progress line for every step.
 
     Returns:
-        The logged metrics of every step.
+        The metrics of every step in the run log.
     """
-    log, records = out / "train.log", list[Record]()
-    training.metrics.unlink(missing_ok=True)
-    if (out / "log").exists():
-        shutil.rmtree(out / "log")  # of an earlier demo, maybe with other settings
+    log, run_log, records = out / "train.log", out / "log", list[Record]()
+    if run_log.exists():
+        shutil.rmtree(run_log)  # of an earlier demo, maybe with other settings
+    started = time.monotonic()
     with log.open("w") as stream:
         process = subprocess.Popen(
             training.command, stdout=stream, stderr=subprocess.STDOUT, env=os.environ | training.environment
         )
-        for line in follow(training.metrics, process):
-            record = training.parse(line)
-            if record is not None:
-                records.append(record)
-                print(progress_line(record, steps, record["data"].get(training.seconds, 0.0)), flush=True)
+        for line in follow(run_log / "metrics.jsonl", process):
+            records.append(json.loads(line))
+            print(progress_line(records[-1], steps, time.monotonic() - started), flush=True)
     if process.returncode:
         sys.exit(f"the training ended with exit code {process.returncode}; its last lines ({log}):\n" + tail(log))
     return records

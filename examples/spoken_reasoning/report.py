@@ -9,7 +9,7 @@ TERMS = ("accuracy", "format", "representation", "behavior")
 
 
 def progress_line(record: dict[str, Any], steps: int, seconds: float) -> str:
-    """One line for one training step, from the metrics under ``tars/``."""
+    """One line for one training step, from the metrics under ``tars/`` and the seconds since the training began."""
     data = record["data"]
 
     def figure(name: str) -> str:
@@ -20,7 +20,7 @@ def progress_line(record: dict[str, Any], steps: int, seconds: float) -> str:
         f"step {record['step']:3d}/{steps}  "
         f"speech acc {figure('tars/accuracy/speech/mean')}  text acc {figure('tars/accuracy/text/mean')}  "
         f"format {figure('tars/format/speech/mean')}  representation {figure('tars/representation/speech/mean')}  "
-        f"behavior {figure('tars/behavior/speech/mean')}  {seconds:4.1f} s"
+        f"behavior {figure('tars/behavior/speech/mean')}  {seconds:5.0f} s"
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -27,26 +26,21 @@ def prepare(args: argparse.Namespace, out: Path, data: Path, base: Path) -> Trai
         f"trainer.total_training_steps={args.steps}",
         f"trainer.save_freq={args.steps}",
         f"trainer.default_local_dir={out}/checkpoints",
-        "trainer.logger=[console,file]",
+        "trainer.logger=[console]",
         f"hydra.run.dir={out}/hydra",
         *args.override,
     ]
-    metrics = out / "metrics.jsonl"
     command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-dir", str(HERE), "--config-name", "demo"]
     return Training(
         command=[*command, *settings],
         environment={
             "VERL_PLATFORM": "cpu",
-            "VERL_FILE_LOGGER_PATH": str(metrics),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_DEDUP_LOGS": "0",
             "VLLM_NO_USAGE_STATS": "1",
         },
         trained=out / "checkpoints" / f"global_step_{args.steps}" / "actor" / "huggingface",
         settings=settings,
-        metrics=metrics,
-        parse=json.loads,
-        seconds="timing_s/step",
     )
 
 

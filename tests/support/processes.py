@@ -25,7 +25,7 @@ class Run:
         returncode: Exit code of the entry point; None if the deadline passed.
         seconds: Wall-clock time.
         log: Everything that its processes printed, without colours.
-        steps: Logged metrics of each line ``step:…``, in order, with the step's number under ``step``.
+        steps: Logged metrics of each step, in order, with the step's number under ``step``.
         directory: The run's directory (checkpoints under ``checkpoints``).
     """
 
@@ -57,7 +57,8 @@ def run(
         directory: Its working directory; its output goes to ``log.txt`` there.
         environment: Variables over those of this process.
         ray_directory: Where its Ray keeps its files: what is left of it is known by that, and killed.
-        parse_steps: Finds the logged metrics in its output.
+        parse_steps: Finds the logged metrics in what its Ray workers printed. That is read from Ray's own files: on
+            its way to the driver a long line may come in two pieces.
         timeout: Seconds after which it is killed with all of its processes.
     """
     log_file = directory / "log.txt"
@@ -79,7 +80,9 @@ def run(
             _end(process, ray_directory)
     seconds = time.monotonic() - started
     text = _ANSI.sub("", log_file.read_text(errors="replace"))
-    return Run(returncode, seconds, text, list(parse_steps(text)), directory)
+    printed = [file.read_text(errors="replace") for file in ray_directory.glob("**/session_2*/logs/worker-*.out")]
+    shutil.rmtree(ray_directory, ignore_errors=True)
+    return Run(returncode, seconds, text, list(parse_steps("".join(printed))), directory)
 
 
 def _end(process: subprocess.Popen[bytes], ray_directory: Path) -> None:
@@ -97,4 +100,3 @@ def _end(process: subprocess.Popen[bytes], ray_directory: Path) -> None:
         except psutil.NoSuchProcess:
             continue
     process.wait()
-    shutil.rmtree(ray_directory, ignore_errors=True)

@@ -70,7 +70,7 @@ REPLAYING = {
 }
 # FSDP over two training processes, each with a rollout engine of its own.
 TWO_RANKS = {"trainer.n_gpus_per_node": 2, "ray_kwargs.ray_init.num_gpus": 2}
-_STEP = re.compile(r"step:(\d+) - (.*)")
+_STEP = re.compile(r"^step:(\d+) - (.*)", re.MULTILINE)
 
 
 def run_verl(
