@@ -22,7 +22,7 @@ import numpy.typing as npt
 from arms import ARMS, BASES
 from experiment_results import load, read_outcomes
 from scipy import stats
-from spread import Spread, short, shown_p
+from spread import ENOUGH, Spread, short, shown_p
 
 from tars_rewards.evaluation.statistics import Difference, difference, holm
 
@@ -30,6 +30,7 @@ README = Path(__file__).parent / "README.md"
 PLOTS = README.parent / "plots"
 BEGIN, END = "<!-- results: written by analyse.py -->", "<!-- end of results -->"
 STANDARD, TARS, UNTRAINED = "grpo", "tars", "none"
+CONTROLS = ("symmetric", "frozen_teacher", "reasoning_format")  # TARS less these: is it the asymmetry, the alignment?
 SET = "test"
 CHOOSING = 100  # this seed and those above it are of runs that chose settings on the dev set
 
@@ -42,7 +43,7 @@ class Comparison:
 
     arm: str
     paired: Spread  #: over the seeds that both have
-    p_paired: float | None  #: two-sided, of Student's t over those seeds; None with fewer than two
+    p_paired: float | None  #: two-sided, of Student's t over those seeds; None with fewer than ENOUGH
     p_holm: float | None  #: the same, corrected for the declared arms of the base; None for others
     over_questions: Difference  #: for other questions and seeds
 
@@ -92,19 +93,15 @@ def compare(arms: Mapping[str, Sequence[Run]], modality: str, step: int | None =
     standard = arms[STANDARD]
     others = [arm for arm in arms if arm not in (STANDARD, UNTRAINED)]
     paired = {arm: _paired(standard, arms[arm], modality, step) for arm in others}
-    p_values = {
-        arm: float(stats.ttest_1samp(differences, 0).pvalue)
-        for arm, differences in paired.items()
-        if len(differences) > 1
-    }
-    declared = {arm: p for arm, p in p_values.items() if not ARMS[arm].after_the_fact}
+    p_values = {arm: _tested(differences) for arm, differences in paired.items()}
+    declared = {arm: p for arm, p in p_values.items() if p is not None and not ARMS[arm].after_the_fact}
     corrected = dict(zip(declared, holm(list(declared.values())), strict=True))
     first = outcomes(standard, modality, step)
     return [
         Comparison(
             arm,
             Spread.of(paired[arm]),
-            p_values.get(arm),
+            p_values[arm],
             corrected.get(arm),
             difference(first, outcomes(arms[arm], modality, step)),
         )
@@ -119,6 +116,10 @@ def _paired(standard: Sequence[Run], arm: Sequence[Run], modality: str, step: in
         {run["seed"]: measured(run, step)[f"{modality}_accuracy"] for run in runs} for runs in (standard, arm)
     )
     return [second[seed] - first[seed] for seed in sorted(first.keys() & second.keys())]
+
+
+def _tested(differences: Sequence[float]) -> float | None:
+    return float(stats.ttest_1samp(differences, 0).pvalue) if len(differences) >= ENOUGH else None
 
 
 def labelled(arm: str) -> str:
@@ -218,6 +219,19 @@ def verdicts(arms: Mapping[str, Sequence[Run]]) -> list[str]:
     return lines
 
 
+def controls_table(arms: Mapping[str, Sequence[Run]]) -> list[str]:
+    """Markdown: TARS less the controls, in spoken accuracy."""
+    if TARS not in arms:
+        return []
+    found = {control: _paired(arms[control], arms[TARS], "speech", None) for control in CONTROLS if control in arms}
+    lines = ["| TARS less | seeds | spoken, points | p |", "|---|---|---|---|"]
+    for control, differences in found.items():
+        if differences:
+            row = control, str(len(differences)), Spread.of(differences).points(), shown_p(_tested(differences))
+            lines.append(f"| {' | '.join(row)} |")
+    return lines[2:] and lines
+
+
 def _step_seconds(runs: Sequence[Run]) -> float | None:
     """Median over the runs of their median step; None where no run has one."""
     known = [run["seconds"]["step_median"] for run in runs if run["seconds"].get("step_median")]
@@ -233,7 +247,8 @@ def report(runs: Iterable[Run]) -> str:
     parts = []
     for base, arms in grouped(runs).items():
         parts += [f"### {base.capitalize()} base", ""]
-        for table in (arm_table(arms), comparison_table(arms), verdicts(arms), other_sets_table(arms)):
+        tables = (arm_table, comparison_table, controls_table, verdicts, other_sets_table)
+        for table in (made(arms) for made in tables):
             if table:
                 parts += [*table, ""]
         plots = [f"[{path.stem}](plots/{path.name})" for path in sorted(PLOTS.glob(f"{base}_*.png"))]

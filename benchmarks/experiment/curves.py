@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from analyse import PLOTS, STANDARD, TARS, UNTRAINED, Run, measured
-from spread import Spread
+from spread import ENOUGH, Spread
 
 from tars_rewards.report.charts import Chart, Look, Series
 from tars_rewards.report.plots import draw
 from tars_rewards.report.records import Estimate
 
-SEEDS = 3  # fewer have no interval that says anything
-BAND = f"95 % over seeds, from {SEEDS} on"
+BAND = f"95 % over seeds, from {ENOUGH} on"
 # The arms along training: the others are in the table.
 DRAWN: dict[str, Look] = {STANDARD: "first", TARS: "second", "symmetric": "third", "reasoning_format": "fourth"}
 WINDOW = 10  # steps that a point of a per-step curve averages
@@ -121,6 +120,6 @@ def _mean(values: Sequence[Any]) -> float | None:
 
 def _estimate(values: Sequence[float]) -> Estimate:
     spread = Spread.of(values)
-    half = spread.half if spread.seeds >= SEEDS else None
+    half = spread.half
     low, high = (None, None) if half is None else (spread.mean - half, spread.mean + half)
     return Estimate(spread.mean, low, high, spread.seeds)

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 from scipy import stats
 
+ENOUGH = 3  # seeds for an interval or a test: of two it says nothing, and none is left where the two agree
+
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean over seeds, with Student's 95 % interval where there are several."""
+    """Mean over seeds, with Student's 95 % interval where there are :data:`ENOUGH`."""
 
     mean: float
     half: float | None
@@ -23,8 +25,8 @@ class Spread:
     def of(cls, values: Sequence[float]) -> Spread:
         """Of one value a seed."""
         count = len(values)
-        if count < 2:
-            return cls(values[0], None, count)
+        if count < ENOUGH:
+            return cls(statistics.fmean(values), None, count)
         half = float(stats.t.ppf(0.975, count - 1)) * statistics.stdev(values) / math.sqrt(count)
         return cls(statistics.fmean(values), half, count)
 

@@ -83,9 +83,17 @@ def test_only_seeds_that_both_arms_have_are_paired(runs):
     fewer = [each for each in runs if (each["arm"], each["seed"]) != ("tars", 4)]
     [tars] = [each for each in analyse.compare(analyse.grouped(fewer)["natural"], "speech") if each.arm == "tars"]
     assert tars.paired.seeds == 4
-    one = [each for each in runs if each["arm"] != "tars" or each["seed"] == 0]
-    [tars] = [each for each in analyse.compare(analyse.grouped(one)["natural"], "speech") if each.arm == "tars"]
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_one_or_two_seeds_have_a_mean_and_no_test(runs, seeds):
+    few = [each for each in runs if each["arm"] != "tars" or each["seed"] < seeds]
+    arms = analyse.grouped(few)["natural"]
+    [tars] = [each for each in analyse.compare(arms, "speech") if each.arm == "tars"]
+    assert tars.paired.seeds == seeds
     assert (tars.paired.half, tars.p_paired, tars.p_holm) == (None, None, None)
+    [row] = [line for line in analyse.arm_table(arms) if line.startswith("| tars ")]
+    assert "±" not in row
 
 
 def test_what_was_tried_after_the_fact_is_named_so_and_leaves_the_correction_as_it_was(runs):
@@ -98,6 +106,19 @@ def test_what_was_tried_after_the_fact_is_named_so_and_leaves_the_correction_as_
     assert after["tars_16"].p_holm is None
     for table in (analyse.arm_table(arms), analyse.comparison_table(arms), analyse.other_sets_table(arms)):
         assert [line.startswith("| tars_16 (after the fact) |") for line in table].count(True) == 1
+
+
+def test_tars_is_compared_with_the_controls_that_there_are(runs):
+    assert analyse.controls_table(analyse.grouped(runs)["natural"]) == []
+    more = [*runs, *(run("symmetric", seed, speech=0.5) for seed in range(4))]
+    [*_, row] = analyse.controls_table(analyse.grouped(more)["natural"])
+    arm, seeds, points, p = (cell.strip() for cell in row.strip("|").split("|"))
+    ends = {kind: [each["checkpoints"][-1]["sets"]["test"]["speech_accuracy"] for each in more if each["arm"] == kind]
+            for kind in ("tars", "symmetric")}  # fmt: skip
+    assert (arm, seeds) == ("symmetric", "4")
+    mean = 100 * (sum(ends["tars"][:4]) - sum(ends["symmetric"])) / 4
+    assert points.startswith(f"{mean:+.1f} (")
+    assert float(p.removeprefix("<")) < 0.05
 
 
 def test_verdicts_say_what_is_met_and_what_is_not(runs):
