@@ -224,7 +224,7 @@ def controls_table(arms: Mapping[str, Sequence[Run]]) -> list[str]:
     if TARS not in arms:
         return []
     found = {control: _paired(arms[control], arms[TARS], "speech", None) for control in CONTROLS if control in arms}
-    lines = ["| TARS less | seeds | spoken, points | p |", "|---|---|---|---|"]
+    lines = ["| TARS less | seeds | spoken, points | p, not corrected |", "|---|---|---|---|"]
     for control, differences in found.items():
         if differences:
             row = control, str(len(differences)), Spread.of(differences).points(), shown_p(_tested(differences))

@@ -120,6 +120,5 @@ def _mean(values: Sequence[Any]) -> float | None:
 
 def _estimate(values: Sequence[float]) -> Estimate:
     spread = Spread.of(values)
-    half = spread.half
-    low, high = (None, None) if half is None else (spread.mean - half, spread.mean + half)
+    low, high = (None, None) if spread.half is None else (spread.mean - spread.half, spread.mean + spread.half)
     return Estimate(spread.mean, low, high, spread.seeds)

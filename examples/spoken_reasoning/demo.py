@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import chain
@@ -108,28 +108,25 @@ def train(training: Training, out: Path, steps: int) -> list[Record]:
         process = subprocess.Popen(
             training.command, stdout=stream, stderr=subprocess.STDOUT, env=os.environ | training.environment
         )
-        for line in follow(run_log / "metrics.jsonl", process):
-            records.append(json.loads(line))
-            print(progress_line(records[-1], steps, time.monotonic() - started), flush=True)
+        shown, ended = 0, False
+        while not ended:
+            time.sleep(0.5)
+            ended = process.poll() is not None
+            records = read_steps(run_log / "metrics.jsonl")
+            for record in records[shown:]:
+                print(progress_line(record, steps, time.monotonic() - started), flush=True)
+            shown = max(shown, len(records))
     if process.returncode:
         sys.exit(f"the training ended with exit code {process.returncode}; its last lines ({log}):\n" + tail(log))
     return records
 
 
-def follow(path: Path, process: subprocess.Popen[bytes]) -> Iterator[str]:
-    """Lines of a file, as they are written, until the process ends."""
-    position = 0
-    while True:
-        ended = process.poll() is not None
-        if path.exists():
-            with path.open(errors="replace") as stream:
-                stream.seek(position)
-                while (line := stream.readline()).endswith("\n"):
-                    position = stream.tell()
-                    yield line
-        if ended:
-            return
-        time.sleep(0.5)
+def read_steps(path: Path) -> list[Record]:
+    """The steps of a run log so far. The whole of it, for a validation rewrites the line of its step."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def evaluate(model: Path, processor: Path, data: Path, out: Path, name: str) -> dict[str, Any]:

@@ -58,6 +58,15 @@ def test_every_step_has_a_progress_line_and_is_kept(demo, tmp_path, capsys):
     assert re.search(r" \d+ s$", lines[1])
 
 
+def test_a_step_whose_line_is_written_again_is_kept_once(demo, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert demo.read_steps(path) == []
+    path.write_text('{"step": 1, "data": {}}\n{"step": 2, "da')
+    assert demo.read_steps(path) == [{"step": 1, "data": {}}]
+    path.write_text('{"step": 1, "data": {"validation": 0.5}}\n{"step": 2, "data": {}}\n')
+    assert demo.read_steps(path) == [{"step": 1, "data": {"validation": 0.5}}, {"step": 2, "data": {}}]
+
+
 def test_a_failed_training_ends_the_demo_with_its_last_lines(demo, tmp_path):
     with pytest.raises(SystemExit, match=r"exit code 3; its last lines(.|\n)*out of luck"):
         demo.train(training(demo, tmp_path, "print('out of luck'); raise SystemExit(3)"), tmp_path, 1)
