@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analyse import PLOTS, STANDARD, TARS, UNTRAINED, Run, measured
+from comparisons import STANDARD, TARS, UNTRAINED, Arms, Run, measured
 from spread import ENOUGH, Spread
 
 from tars_rewards.report.charts import Chart, Look, Series
@@ -19,16 +19,14 @@ BAND = f"95 % over seeds, from {ENOUGH} on"
 DRAWN: dict[str, Look] = {STANDARD: "first", TARS: "second", "symmetric": "third", "reasoning_format": "fourth"}
 WINDOW = 10  # steps that a point of a per-step curve averages
 
-Arms = Mapping[str, Sequence[Run]]
 
-
-def write_plots(bases: Mapping[str, Arms]) -> list[Path]:
-    """Draw every chart of every base; returns the files."""
-    PLOTS.mkdir(exist_ok=True)
+def write_plots(bases: Mapping[str, Arms], directory: Path) -> list[Path]:
+    """Draw every chart of every base into a directory; returns the files."""
+    directory.mkdir(exist_ok=True)
     written = []
     for base, arms in bases.items():
         for chart in charts(base, arms):
-            path = PLOTS / f"{chart.name}.png"
+            path = directory / f"{chart.name}.png"
             path.write_bytes(draw(chart).png)
             written.append(path)
     return written

@@ -4,8 +4,18 @@ import analyse
 import numpy as np
 import pytest
 from arms import ARMS
+from comparisons import CHOOSING, compare, grouped, measured, outcomes
 from curves import charts
 from experiment_results import load, write_outcomes
+from tables import (
+    arm_table,
+    comparison_table,
+    controls_table,
+    layers_table,
+    other_sets_table,
+    training_table,
+    verdicts,
+)
 
 QUESTIONS = 400
 
@@ -24,6 +34,8 @@ def run(arm, seed, *, speech, text=0.9, steps=200, base="natural", seconds=4.0):
         "mrr": 100 * accuracy["speech"] / 0.9,
         "speech_reasons": 0.5,
         "behavior_deviation": 0.05,
+        "layer_cosine": [0.8, 0.6],
+        "layer_cosine_mismatched": [0.5, 0.3],
     }
     test = {**measures, "outcomes": {name: write_outcomes(each) for name, each in right.items()}}
     return {
@@ -53,23 +65,23 @@ def runs():
 
 def test_outcomes_are_the_bits_of_the_questions(runs):
     for each in runs:
-        right = analyse.outcomes([each], "speech")
+        right = outcomes([each], "speech")
         assert right.shape == (1, QUESTIONS)
-        assert right.mean() == pytest.approx(analyse.measured(each)["speech_accuracy"])
+        assert right.mean() == pytest.approx(measured(each)["speech_accuracy"])
 
 
 def test_runs_that_chose_settings_are_left_out(runs):
-    chose = {**runs[1], "seed": analyse.CHOOSING, "settings": ["lr=1"]}
-    assert analyse.grouped([*runs, chose]) == analyse.grouped(runs)
+    chose = {**runs[1], "seed": CHOOSING, "settings": ["lr=1"]}
+    assert grouped([*runs, chose]) == grouped(runs)
 
 
 def test_runs_of_different_settings_are_not_mixed(runs):
     with pytest.raises(ValueError, match="natural/grpo: expected runs of one length and one setting"):
-        analyse.grouped([*runs, {**runs[1], "seed": 9, "steps": 100}])
+        grouped([*runs, {**runs[1], "seed": 9, "steps": 100}])
 
 
 def test_an_arm_that_is_better_is_told_from_one_that_is_not(runs):
-    found = {each.arm: each for each in analyse.compare(analyse.grouped(runs)["natural"], "speech")}
+    found = {each.arm: each for each in compare(grouped(runs)["natural"], "speech")}
     assert found.keys() == {"tars", "behavior"}
     tars = found["tars"]
     assert tars.paired.mean == pytest.approx(tars.over_questions.over_runs.value)
@@ -81,37 +93,37 @@ def test_an_arm_that_is_better_is_told_from_one_that_is_not(runs):
 
 def test_only_seeds_that_both_arms_have_are_paired(runs):
     fewer = [each for each in runs if (each["arm"], each["seed"]) != ("tars", 4)]
-    [tars] = [each for each in analyse.compare(analyse.grouped(fewer)["natural"], "speech") if each.arm == "tars"]
+    [tars] = [each for each in compare(grouped(fewer)["natural"], "speech") if each.arm == "tars"]
     assert tars.paired.seeds == 4
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_one_or_two_seeds_have_a_mean_and_no_test(runs, seeds):
     few = [each for each in runs if each["arm"] != "tars" or each["seed"] < seeds]
-    arms = analyse.grouped(few)["natural"]
-    [tars] = [each for each in analyse.compare(arms, "speech") if each.arm == "tars"]
+    arms = grouped(few)["natural"]
+    [tars] = [each for each in compare(arms, "speech") if each.arm == "tars"]
     assert tars.paired.seeds == seeds
     assert (tars.paired.half, tars.p_paired, tars.p_holm) == (None, None, None)
-    [row] = [line for line in analyse.arm_table(arms) if line.startswith("| tars ")]
+    [row] = [line for line in arm_table(arms) if line.startswith("| tars ")]
     assert "±" not in row
 
 
 def test_what_was_tried_after_the_fact_is_named_so_and_leaves_the_correction_as_it_was(runs):
-    before = {each.arm: each.p_holm for each in analyse.compare(analyse.grouped(runs)["natural"], "speech")}
+    before = {each.arm: each.p_holm for each in compare(grouped(runs)["natural"], "speech")}
     more = [*runs, *(run("tars_16", seed, speech=0.75) for seed in range(5))]
-    arms = analyse.grouped(more)["natural"]
-    after = {each.arm: each for each in analyse.compare(arms, "speech")}
+    arms = grouped(more)["natural"]
+    after = {each.arm: each for each in compare(arms, "speech")}
     assert {name: after[name].p_holm for name in before} == before
     assert after["tars_16"].p_paired < 0.01
     assert after["tars_16"].p_holm is None
-    for table in (analyse.arm_table(arms), analyse.comparison_table(arms), analyse.other_sets_table(arms)):
+    for table in (arm_table(arms), comparison_table(arms), other_sets_table(arms)):
         assert [line.startswith("| tars_16 (after the fact) |") for line in table].count(True) == 1
 
 
 def test_tars_is_compared_with_the_controls_that_there_are(runs):
-    assert analyse.controls_table(analyse.grouped(runs)["natural"]) == []
+    assert controls_table(grouped(runs)["natural"]) == []
     more = [*runs, *(run("symmetric", seed, speech=0.5) for seed in range(4))]
-    [*_, row] = analyse.controls_table(analyse.grouped(more)["natural"])
+    [*_, row] = controls_table(grouped(more)["natural"])
     arm, seeds, points, p = (cell.strip() for cell in row.strip("|").split("|"))
     ends = {kind: [each["checkpoints"][-1]["sets"]["test"]["speech_accuracy"] for each in more if each["arm"] == kind]
             for kind in ("tars", "symmetric")}  # fmt: skip
@@ -121,8 +133,22 @@ def test_tars_is_compared_with_the_controls_that_there_are(runs):
     assert float(p.removeprefix("<")) < 0.05
 
 
+def test_rewards_in_training_are_means_of_the_steps_that_have_them(runs):
+    log = {"behavior": [None, 0.4, 0.6], "spread/base": [0.2, 0.3, 0.4], "tokens/speech": [10, 20, 31]}
+    known = [{**each, "log": log} if each["arm"] == "tars" and each["seed"] else {**each, "log": {}} for each in runs]
+    _, _, row = training_table(grouped(known)["natural"])
+    assert row.replace(" ", "") == "|tars|||.500||.300|||20.3||"
+
+
+def test_layers_are_shown_beside_answers_to_other_questions(runs):
+    lines = layers_table(grouped(runs)["natural"])
+    assert lines[0] == "| layer cosine | 1 | 2 | other questions |"
+    assert "| none | .800 | .600 | .400 |" in lines
+    assert len(lines) == 2 + len({each["arm"] for each in runs})
+
+
 def test_verdicts_say_what_is_met_and_what_is_not(runs):
-    lines = analyse.verdicts(analyse.grouped(runs)["natural"])
+    lines = verdicts(grouped(runs)["natural"])
     met = [line.rsplit("|", 2)[1].strip() for line in lines[2:]]
     assert met[:4] == ["**no**", "**no**", "yes", ""]
     assert met[5] == "yes"
@@ -131,19 +157,19 @@ def test_verdicts_say_what_is_met_and_what_is_not(runs):
 
 def test_a_verdict_changes_with_the_runs(runs):
     slow = [{**each, "seconds": {"step_median": 4.2}} if each["arm"] == "tars" else each for each in runs]
-    assert analyse.verdicts(analyse.grouped(slow)["natural"])[7].endswith("**no** |")
+    assert verdicts(grouped(slow)["natural"])[7].endswith("**no** |")
 
 
 def test_without_times_there_is_no_verdict_on_them(runs):
     beside = [{**each, "seconds": {"step_median": None}} if each["arm"] == "tars" else each for each in runs]
-    lines = analyse.verdicts(analyse.grouped(beside)["natural"])
+    lines = verdicts(grouped(beside)["natural"])
     assert len(lines) == 7
     assert not any("time of a step" in line for line in lines)
 
 
 def test_what_was_not_measured_is_an_error(runs):
     with pytest.raises(ValueError, match="expected test to be measured after step 50"):
-        analyse.measured(runs[1], 50)
+        measured(runs[1], 50)
 
 
 def test_the_report_replaces_what_stood_between_the_marks(runs):
@@ -158,7 +184,7 @@ def test_the_report_replaces_what_stood_between_the_marks(runs):
 
 
 def test_charts_leave_out_what_no_run_has(runs):
-    names = [chart.name for chart in charts("natural", analyse.grouped(runs)["natural"])]
+    names = [chart.name for chart in charts("natural", grouped(runs)["natural"])]
     assert names == ["natural_accuracy", "natural_dev", "natural_all_wrong"]
 
 
