@@ -81,18 +81,20 @@ def _in_training(runs: Sequence[Run], key: str, digits: int) -> str:
 
 
 def layers_table(arms: Arms) -> list[str]:
-    """Markdown: cosine of the layers' states between spoken and written answer at the end, and of other questions' answers."""
-    lines: list[str] = []
-    for arm, runs in arms.items():
-        ends = [measured(run) for run in runs]
-        if not all("layer_cosine" in end for end in ends):
-            continue
-        layers = zip(*(end["layer_cosine"] for end in ends), strict=True)
-        others = [statistics.fmean(end["layer_cosine_mismatched"]) for end in ends]
-        cells = [Spread.of(values).show() for values in (*layers, others)]
-        if not lines:
-            numbers = [str(number) for number in range(1, len(cells))]
-            lines = [f"| layer cosine | {' | '.join(numbers)} | other questions |", f"|---|{'---|' * len(cells)}"]
+    """Markdown: cosine of the layers' states between spoken and written answer at the end, and of other questions' answers.
+
+    An arm has a dash where a run of it had no two answers to compare.
+    """
+    ends = {arm: [measured(run) for run in runs] for arm, runs in arms.items()}
+    count = max(len(end["layer_cosine"] or ()) for of_arm in ends.values() for end in of_arm)
+    numbers = [str(number) for number in range(1, count + 1)]
+    lines = [f"| layer cosine | {' | '.join([*numbers, 'other questions'])} |", f"|---|{'---|' * (count + 1)}"]
+    for arm, of_arm in ends.items():
+        cells = ["–"] * (count + 1)
+        if all(end["layer_cosine"] is not None for end in of_arm):
+            layers = zip(*(end["layer_cosine"] for end in of_arm), strict=True)
+            others = [statistics.fmean(end["layer_cosine_mismatched"]) for end in of_arm]
+            cells = [Spread.of(values).show() for values in (*layers, others)]
         lines.append(f"| {labelled(arm)} | {' | '.join(cells)} |")
     return lines
 

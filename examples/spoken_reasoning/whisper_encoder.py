@@ -7,10 +7,10 @@ end, so the weights need only new names.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +121,7 @@ def _rename(arrays: dict[str, npt.NDArray[Any]], *, final_norm: str) -> dict[str
         for ours, theirs in zip(("weight", "bias"), names, strict=True):
             state[f"{target}.{ours}"] = take(f"{source}/{theirs}")
 
-    norm: Callable[[str, str], None] = lambda target, source: affine(target, source, ("gamma", "beta"))  # noqa: E731
+    norm = functools.partial(affine, names=("gamma", "beta"))
     affine("conv1", "conv1")
     affine("conv2", "conv2")
     norm(final_norm, "layer_norm")

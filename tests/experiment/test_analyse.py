@@ -147,6 +147,15 @@ def test_layers_are_shown_beside_answers_to_other_questions(runs):
     assert len(lines) == 2 + len({each["arm"] for each in runs})
 
 
+def test_an_arm_with_a_run_without_layers_has_a_dash(runs):
+    blank = {"layer_cosine": None, "layer_cosine_mismatched": None}
+    for point in runs[1]["checkpoints"]:
+        point["sets"] = {name: {**values, **blank} for name, values in point["sets"].items()}
+    lines = layers_table(grouped(runs)["natural"])
+    assert "| grpo | – | – | – |" in lines
+    assert "| none | .800 | .600 | .400 |" in lines
+
+
 def test_verdicts_say_what_is_met_and_what_is_not(runs):
     lines = verdicts(grouped(runs)["natural"])
     met = [line.rsplit("|", 2)[1].strip() for line in lines[2:]]
