@@ -13,7 +13,7 @@ README = (ROOT / "README.md").read_text()
 DOCUMENTS = [
     ROOT / "README.md",
     *sorted(ROOT.glob("examples/*/README.md")),
-    *sorted(ROOT.glob("benchmarks/*.md")),
+    *sorted(ROOT.glob("benchmarks/**/*.md")),
     *sorted(ROOT.glob("docs/*.md")),
 ]
 

@@ -4,7 +4,7 @@ Usage::
 
     python benchmarks/experiment/describe_bases.py natural constructed ordinary
 
-prints a table for the README and writes ``bases/dev.json``.
+prints a table for details.md and writes ``bases/dev.json``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The tables of README.md, in Markdown."""
+"""The tables of README.md and details.md, in Markdown."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from arms import ARMS
 from comparisons import SET, STANDARD, TARS, UNTRAINED, Arms, Comparison, Run, by_seed, compare, measured, t_test
 from spread import Spread, short, shown_p
 
+GOALS_ON = "natural"  # the base of the declared outcomes
+HALF = 0.5
 CONTROLS = ("symmetric", "frozen_teacher", "reasoning_format")  # TARS less these: is it the asymmetry, the alignment?
 
 
@@ -117,8 +119,8 @@ def _sets(arms: Arms) -> list[str]:
 
 
 def verdicts(arms: Arms) -> list[str]:
-    """Markdown: the moonshot's four demands on this base, each with what was found."""
-    if not {UNTRAINED, STANDARD, TARS} <= arms.keys():
+    """Markdown: what was wanted of TARS on the natural base, each with what was found; nothing on others."""
+    if not {UNTRAINED, STANDARD, TARS} <= arms.keys() or arms[TARS][0]["base"] != GOALS_ON:
         return []
     ends = {arm: [measured(run) for run in arms[arm]] for arm in (UNTRAINED, STANDARD, TARS)}
 
@@ -161,6 +163,24 @@ def controls_table(arms: Arms) -> list[str]:
             row = control, str(len(differences)), Spread.of(differences).points(), shown_p(t_test(differences))
             lines.append(f"| {' | '.join(row)} |")
     return lines[2:] and lines
+
+
+def onset_table(arms: Arms) -> list[str]:
+    """Markdown: when each run began to reason, where the base does not: the first of ten steps in which half of the answers do."""
+    if UNTRAINED not in arms or measured(arms[UNTRAINED][0])["speech_reasons"] >= HALF:
+        return []
+    trained = {arm: {run["seed"]: run for run in runs} for arm, runs in arms.items() if arm != UNTRAINED}
+    seeds = sorted(set().union(*trained.values()))
+    lines = [f"| reasons from step | {' | '.join(f'seed {seed}' for seed in seeds)} |", f"|---|{'---|' * len(seeds)}"]
+    for arm, runs in trained.items():
+        cells = [_onset(runs[seed]["log"]["reasons/speech"]) if seed in runs else "–" for seed in seeds]
+        lines.append(f"| {labelled(arm)} | {' | '.join(cells)} |")
+    return lines
+
+
+def _onset(reasons: Sequence[float], window: int = 10) -> str:
+    means = (statistics.fmean(reasons[start : start + window]) for start in range(len(reasons) - window + 1))
+    return next((str(start + 1) for start, mean in enumerate(means) if mean >= HALF), "never")
 
 
 def _step_seconds(runs: Sequence[Run]) -> float | None:

@@ -12,6 +12,7 @@ from tables import (
     comparison_table,
     controls_table,
     layers_table,
+    onset_table,
     other_sets_table,
     training_table,
     verdicts,
@@ -32,7 +33,7 @@ def run(arm, seed, *, speech, text=0.9, steps=200, base="natural", seconds=4.0):
         "gap": accuracy["text"] - accuracy["speech"],
         "own_text_ratio": accuracy["speech"] / accuracy["text"],
         "mrr": 100 * accuracy["speech"] / 0.9,
-        "speech_reasons": 0.5,
+        "speech_reasons": 0.4,
         "behavior_deviation": 0.05,
         "layer_cosine": [0.8, 0.6],
         "layer_cosine_mismatched": [0.5, 0.3],
@@ -45,7 +46,11 @@ def run(arm, seed, *, speech, text=0.9, steps=200, base="natural", seconds=4.0):
         "steps": steps,
         "seconds": {"step_median": seconds},
         "settings": [f"arm={arm}"],
-        "log": {"all_wrong": [0.5] * steps, "spread/representation": [None] * steps},
+        "log": {
+            "all_wrong": [0.5] * steps,
+            "reasons/speech": [0.1] * 30 + [0.9] * 40,
+            "spread/representation": [None] * steps,
+        },
         "checkpoints": [
             {"step": 0, "sets": {"dev": measures}},
             *([{"step": steps // 2, "sets": {"dev": measures, "test": test}}] if steps else []),
@@ -140,6 +145,23 @@ def test_rewards_in_training_are_means_of_the_steps_that_have_them(runs):
     assert row.replace(" ", "") == "|tars|||.500||.300|||20.3||"
 
 
+def test_a_run_reasons_from_the_first_ten_steps_in_which_half_of_the_answers_do(runs):
+    mute = {"reasons/speech": [0.1] * 30 + [0.9] * 3 + [0.1] * 30}
+    shown = [{**each, "log": mute} if each["arm"] == "grpo" else each for each in runs]
+    fewer = [each for each in shown if (each["arm"], each["seed"]) != ("behavior", 1)]
+    assert onset_table(grouped(fewer)["natural"])[2:] == [
+        "| grpo | never | never | never | never | never |",
+        "| behavior | 26 | – | 26 | 26 | 26 |",
+        "| tars | 26 | 26 | 26 | 26 | 26 |",
+    ]
+
+
+def test_a_base_that_reasons_has_no_first_step(runs):
+    for point in runs[0]["checkpoints"]:
+        point["sets"] = {name: {**values, "speech_reasons": 0.6} for name, values in point["sets"].items()}
+    assert onset_table(grouped(runs)["natural"]) == []
+
+
 def test_layers_are_shown_beside_answers_to_other_questions(runs):
     lines = layers_table(grouped(runs)["natural"])
     assert lines[0] == "| layer cosine | 1 | 2 | other questions |"
@@ -164,6 +186,11 @@ def test_verdicts_say_what_is_met_and_what_is_not(runs):
     assert "1.010" in lines[7]
 
 
+def test_only_the_base_of_the_declared_outcomes_has_verdicts(runs):
+    elsewhere = [{**each, "base": "constructed"} for each in runs]
+    assert verdicts(grouped(elsewhere)["constructed"]) == []
+
+
 def test_a_verdict_changes_with_the_runs(runs):
     slow = [{**each, "seconds": {"step_median": 4.2}} if each["arm"] == "tars" else each for each in runs]
     assert verdicts(grouped(slow)["natural"])[7].endswith("**no** |")
@@ -183,20 +210,28 @@ def test_what_was_not_measured_is_an_error(runs):
 
 def test_the_report_replaces_what_stood_between_the_marks(runs):
     text = f"before\n{analyse.BEGIN}\nold\n{analyse.END}\nafter\n"
-    new = analyse.replace_results(text, analyse.report(runs))
+    new = analyse.replace_results(text, analyse.report(runs, analyse.README))
     assert new.startswith("before\n")
     assert new.endswith("after\n")
     assert "old" not in new
     assert "| tars | 5 |" in new
-    with pytest.raises(ValueError, match="README"):
+    with pytest.raises(ValueError, match="expected a page with"):
         analyse.replace_results("nothing", "x")
+
+
+def test_each_page_has_tables_of_its_own(runs):
+    outcomes, details = (analyse.report(runs, page) for page in analyse.PAGES)
+    assert "| less standard RL |" in outcomes
+    assert "| layer cosine |" in details
+    assert not {line for line in outcomes.splitlines() if line.startswith("| ")} & set(details.splitlines())
 
 
 def test_charts_leave_out_what_no_run_has(runs):
     names = [chart.name for chart in charts("natural", grouped(runs)["natural"])]
-    assert names == ["natural_accuracy", "natural_dev", "natural_all_wrong"]
+    assert names == ["natural_accuracy", "natural_dev", "natural_all_wrong", "natural_reasons_speech"]
 
 
-def test_the_readme_says_what_the_committed_results_say():
-    text = analyse.README.read_text()
-    assert analyse.replace_results(text, analyse.report(load())) == text
+@pytest.mark.parametrize("page", analyse.PAGES, ids=lambda page: page.name)
+def test_the_pages_say_what_the_committed_results_say(page):
+    text = page.read_text()
+    assert analyse.replace_results(text, analyse.report(load(), page)) == text
