@@ -30,7 +30,7 @@ def plot_links(arms: Arms) -> list[str]:
 
 PAGES = {
     README: (tables.arm_table, tables.comparison_table, tables.onset_table, tables.controls_table, tables.verdicts),
-    DETAILS: (tables.training_table, tables.layers_table, tables.other_sets_table, plot_links),
+    DETAILS: (tables.training_table, tables.layers_table, tables.other_sets_table, tables.seconds_table, plot_links),
 }
 
 

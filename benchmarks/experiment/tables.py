@@ -23,8 +23,8 @@ def labelled(arm: str) -> str:
 def arm_table(arms: Arms) -> list[str]:
     """Markdown: what each arm came to at its end."""
     lines = [
-        "| arm | seeds | spoken | written | gap | own-text ratio | MRR | spoken that reason | behavior deviation | s a step |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| arm | seeds | spoken | written | gap | own-text ratio | MRR | spoken that reason | behavior deviation |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for arm, runs in arms.items():
         ends = [measured(run) for run in runs]
@@ -32,12 +32,10 @@ def arm_table(arms: Arms) -> list[str]:
         def over_seeds(name: str, digits: int = 3, ends: Sequence[Mapping[str, Any]] = ends) -> str:
             return Spread.of([end[name] for end in ends]).show(digits)
 
-        seconds = _step_seconds(runs)
         cells = [
             labelled(arm), str(len(runs)), over_seeds("speech_accuracy"), over_seeds("text_accuracy"), over_seeds("gap"),
             over_seeds("own_text_ratio"), over_seeds("mrr", 1), over_seeds("speech_reasons"),
             over_seeds("behavior_deviation"),
-            "" if seconds is None else f"{seconds:.2f}",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -181,6 +179,23 @@ def onset_table(arms: Arms) -> list[str]:
 def _onset(reasons: Sequence[float], window: int = 10) -> str:
     means = (statistics.fmean(reasons[start : start + window]) for start in range(len(reasons) - window + 1))
     return next((str(start + 1) for start, mean in enumerate(means) if mean >= HALF), "never")
+
+
+def seconds_table(arms: Arms) -> list[str]:
+    """Markdown: seconds of a step, and which seeds ran on which machine."""
+    timed = [run for runs in arms.values() for run in runs if run["seconds"].get("step_median")]
+    machines = sorted({run["machine"] for run in timed})
+    lines = [f"| s a step | {' | '.join(machines)} |", f"|---|{'---|' * len(machines)}"]
+    for arm, runs in arms.items():
+        cells = []
+        for machine in machines:
+            there = [run for run in runs if run["machine"] == machine]
+            seconds = _step_seconds(there)
+            seeds = ", ".join(str(run["seed"]) for run in there)
+            cells.append("" if seconds is None else f"{seconds:.2f} (seed{'s' * (len(there) > 1)} {seeds})")
+        if any(cells):
+            lines.append(f"| {labelled(arm)} | {' | '.join(cells)} |")
+    return lines[2:] and lines
 
 
 def _step_seconds(runs: Sequence[Run]) -> float | None:

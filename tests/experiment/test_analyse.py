@@ -14,6 +14,7 @@ from tables import (
     layers_table,
     onset_table,
     other_sets_table,
+    seconds_table,
     training_table,
     verdicts,
 )
@@ -44,7 +45,8 @@ def run(arm, seed, *, speech, text=0.9, steps=200, base="natural", seconds=4.0):
         "arm": arm,
         "seed": seed,
         "steps": steps,
-        "seconds": {"step_median": seconds},
+        "machine": "2 x one" if seed else "2 x another",
+        "seconds": {"step_median": seconds if steps else None},
         "settings": [f"arm={arm}"],
         "log": {
             "all_wrong": [0.5] * steps,
@@ -201,6 +203,21 @@ def test_without_times_there_is_no_verdict_on_them(runs):
     lines = verdicts(grouped(beside)["natural"])
     assert len(lines) == 7
     assert not any("time of a step" in line for line in lines)
+
+
+def test_a_step_takes_what_it_took_on_each_machine(runs):
+    lines = seconds_table(grouped([each for each in runs if each["arm"] != "behavior" or each["seed"]])["natural"])
+    assert lines == [
+        "| s a step | 2 x another | 2 x one |",
+        "|---|---|---|",
+        "| grpo | 4.00 (seed 0) | 4.00 (seeds 1, 2, 3, 4) |",
+        "| behavior |  | 4.00 (seeds 1, 2, 3, 4) |",
+        "| tars | 4.04 (seed 0) | 4.04 (seeds 1, 2, 3, 4) |",
+    ]
+
+
+def test_an_untrained_base_takes_no_step(runs):
+    assert seconds_table(grouped(runs[:1])["natural"]) == []
 
 
 def test_what_was_not_measured_is_an_error(runs):
