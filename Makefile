@@ -26,7 +26,7 @@ given = $(if $($(1)),--$(shell echo $(1) | tr A-Z_ a-z-) $($(1)))
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
-# Ray waits 30 s for its own node, whose agents are Python programs: too short where two trainings share two cores.
+# Ray waits 30 s for its own node, whose agents are Python programs: it can be too short for two trainings on two cores.
 export RAY_raylet_start_wait_time_s ?= 150
 # DeepSpeed compiles what it needs when it first runs.
 export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/$(OPENRLHF)/torch_extensions
