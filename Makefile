@@ -1,6 +1,7 @@
 # make demo           train a tiny Speech LLM on real speech with TARS, on verl, without a GPU
 # make demo-openrlhf  the same on OpenRLHF
-# make test           every test that needs no GPU, for both frameworks
+# make test           the tests that need no GPU, for both frameworks
+# make test-all       these, and the trainings that vary what another one shows already
 # make lint           ruff and mypy --strict
 # make bench          benchmarks: a table with the goals beside the figures, and benchmarks/results/latest.json
 # make experiment     run the controlled study of benchmarks/experiment, as far as it has not been run; ARMS, SEEDS, STEPS,
@@ -22,6 +23,9 @@ PIP := -m pip --disable-pip-version-check --quiet install
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 # A variable as an option of the experiment: ARMS="grpo tars" as --arms grpo tars.
 given = $(if $($(1)),--$(shell echo $(1) | tr A-Z_ a-z-) $($(1)))
+# Two files at a time; the slowest are told at the end.
+PYTEST := -m pytest -n 2 --dist loadfile --durations 15
+CHOSEN = -m "not variant"
 # One thread per process: the training, the rollout engine and the reward loop share the cores.
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
@@ -31,7 +35,7 @@ export RAY_raylet_start_wait_time_s ?= 150
 # DeepSpeed compiles what it needs when it first runs.
 export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/$(OPENRLHF)/torch_extensions
 
-.PHONY: demo demo-openrlhf test test-core test-verl test-openrlhf browser voices lint bench experiment base-model clean
+.PHONY: demo demo-openrlhf test test-all test-core test-verl test-openrlhf browser voices lint bench experiment base-model clean
 
 demo: $(VERL)/ready
 	$(VERL)/bin/python examples/verl/demo.py --out runs/demo
@@ -41,16 +45,19 @@ demo-openrlhf: $(OPENRLHF)/ready
 
 test: test-verl test-openrlhf
 
+test-all: CHOSEN =
+test-all: test-verl test-openrlhf
+
 test-core: $(VERL)/ready browser voices
 	$(VERL)/bin/python -m pytest tests --ignore tests/openrlhf -m "not training"
 
 test-verl: $(VERL)/ready browser voices
-	$(VERL)/bin/python -m pytest tests --ignore tests/openrlhf -n 2 --dist loadfile
+	$(VERL)/bin/python $(PYTEST) $(CHOSEN) tests --ignore tests/openrlhf
 
 # With the tests of the core that depend on the version of transformers.
 test-openrlhf: $(OPENRLHF)/ready
-	$(OPENRLHF)/bin/python -m pytest tests/openrlhf tests/speech tests/core/test_capture.py tests/core/test_decoder_layers.py \
-		tests/scoring/test_scorer.py tests/scoring/test_generation.py tests/scoring/test_every_family.py -n 2 --dist loadfile
+	$(OPENRLHF)/bin/python $(PYTEST) $(CHOSEN) tests/openrlhf tests/speech tests/core/test_capture.py tests/core/test_decoder_layers.py \
+		tests/scoring/test_scorer.py tests/scoring/test_generation.py tests/scoring/test_every_family.py
 
 # The tests of the report look at it in a real Chromium.
 browser:

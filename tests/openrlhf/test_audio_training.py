@@ -9,8 +9,6 @@ from truth import LOG_PROBS, STATES, apart, check_advantages, hf_forward, larges
 
 pytestmark = [pytest.mark.openrlhf, pytest.mark.training]
 
-FAMILIES = pytest.mark.parametrize("name", ["qwen2_audio", "qwen2_5_omni"])
-
 
 @pytest.fixture(scope="module")
 def audio_runs(tiny, tmp_path_factory):
@@ -32,7 +30,7 @@ def audio_runs(tiny, tmp_path_factory):
     return run_of
 
 
-@FAMILIES
+@pytest.mark.parametrize("name", ["qwen2_audio", "qwen2_5_omni"])
 def test_audio_reaches_actor_and_engine(audio_runs, tiny, name):
     run = audio_runs(name)
     assert [step["step"] for step in run.steps] == [1, 2, 3]
@@ -60,7 +58,7 @@ def test_audio_reaches_actor_and_engine(audio_runs, tiny, name):
             assert largest(silent_log_probs, row.actor_log_probs) > 2 * LOG_PROBS
 
 
-@FAMILIES
+@pytest.mark.parametrize("name", [pytest.param("qwen2_audio", marks=pytest.mark.variant), "qwen2_5_omni"])
 def test_a_saved_checkpoint_loads_in_hugging_face_and_in_vllm(audio_runs, tiny, tmp_path, name):
     first = audio_runs(name).directory / "out"
     model = load(name, first)
@@ -86,6 +84,7 @@ def test_two_ranks_of_which_one_may_have_no_audio_are_one_process(audio_runs, ti
         assert found[identity].reward == pytest.approx(row.reward, abs=1e-5)
 
 
+@pytest.mark.variant
 def test_lora_reaches_the_engine_and_the_checkpoint(tiny, tmp_path):
     overrides = {
         "ds.lora.rank": 8,

@@ -153,6 +153,7 @@ def check_same(plain, other, steps, *, states, totals):
         check_advantages(found)
 
 
+@pytest.mark.variant
 def test_zero3_on_two_ranks_is_one_process_to_the_bit(text_run, tiny, tmp_path):
     # The micro-batches are the same, so that bfloat16 rounds alike. What Adam makes of a gradient's rounding is not.
     overrides = {"ds.zero_stage": 3, "actor.num_gpus_per_node": 2, "actor.gradient_checkpointing_enable": True}
@@ -220,6 +221,7 @@ def test_lost_pushes_stop_the_run(tiny, tmp_path):
     assert "disagree about the completions of speech and text:" in run.log
 
 
+@pytest.mark.variant
 def test_a_failing_reward_function_stops_the_run_with_its_own_traceback(tiny, tmp_path):
     run = train(tmp_path, tiny, "text", steps=1, overrides={"reward.remote_url": HERE / "failing_reward.py"})
     assert run.returncode not in (0, None)

@@ -21,7 +21,8 @@ def audio_model(name, directory):
     return getattr(transformers, cls[name]).from_pretrained(directory, dtype=torch.float32).eval()
 
 
-@pytest.mark.parametrize("name", ["qwen2_5_omni", "qwen2_audio"])
+# On two ranks the other family is in test_distributed_training.py.
+@pytest.mark.parametrize("name", [pytest.param("qwen2_5_omni", marks=pytest.mark.variant), "qwen2_audio"])
 def test_audio_end_to_end(name, tiny, tmp_path):
     overrides = {
         "actor_rollout_ref.actor.freeze_vision_tower": True,
@@ -78,6 +79,7 @@ def test_audio_lost_on_its_way_to_vllm_stops_the_run(tiny, tmp_path):
     assert "disagree about the completions of speech:" in run.log
 
 
+@pytest.mark.variant
 def test_placeholders_expanded_twice_stop_the_run(tiny, tmp_path):
     run = train(tmp_path / "expanded", tiny, "qwen2_5_omni", steps=1, sabotage="expand")
     assert run.returncode not in (0, None)

@@ -150,6 +150,7 @@ def test_both_rollout_engines_got_it(sharded):
     assert rollout_kl(sharded, 3) < 1e-6
 
 
+@pytest.mark.variant
 def test_a_resumed_run_of_two_ranks_goes_on_where_it_stopped(sharded, tiny, tmp_path):
     resumed = start(
         tmp_path / "resumed",
@@ -170,6 +171,7 @@ def test_a_resumed_run_of_two_ranks_goes_on_where_it_stopped(sharded, tiny, tmp_
 # ---- data parallel: two replicas of the policy
 
 
+@pytest.mark.variant
 def test_two_replicas_agree_with_one_process(single, tiny, tmp_path):
     run = start(
         tmp_path / "replicas",

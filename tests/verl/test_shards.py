@@ -74,7 +74,7 @@ def with_packed(rollouts):
     return [dataclasses.replace(each, hidden_states=pack_states(each.hidden_states)) for each in rollouts]
 
 
-@pytest.mark.parametrize("workers", [1, 2, 8])
+@pytest.mark.parametrize("workers", [1, 2, PAIRS + 1])
 def test_several_processes_give_what_one_does(queue, rollouts, workers):
     reward = TARSReward(**SETTINGS)
     whole = reward(with_packed(rollouts), step=3)

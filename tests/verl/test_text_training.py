@@ -189,6 +189,7 @@ def test_a_push_that_is_lost_without_an_error_stops_the_run(tiny, tmp_path):
     assert "step 2: the rollout engine and the actor disagree about the completions of speech and text:" in run.log
 
 
+@pytest.mark.variant
 def test_a_failed_weight_push_stops_the_run_with_vllms_own_error(tiny, tmp_path):
     run = train(tmp_path / "push", tiny, "text", steps=1, sabotage="push", timeout=300)
     assert run.returncode not in (0, None)
