@@ -1,7 +1,7 @@
 # make demo           train a tiny Speech LLM on real speech with TARS, on verl, without a GPU
 # make demo-openrlhf  the same on OpenRLHF
 # make test           the tests that need no GPU, for both frameworks
-# make test-all       these, and the trainings that vary what another one shows already
+# make test-all       these, and trainings that show what other tests show too
 # make lint           ruff and mypy --strict
 # make bench          benchmarks: a table with the goals beside the figures, and benchmarks/results/latest.json
 # make experiment     run the controlled study of benchmarks/experiment, as far as it has not been run; ARMS, SEEDS, STEPS,

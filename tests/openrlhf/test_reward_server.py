@@ -46,6 +46,7 @@ def test_a_stock_executor_takes_the_reward(tiny):
 
 
 @pytest.mark.training
+@pytest.mark.variant
 def test_a_stock_training_is_rewarded_by_the_server(tiny, tmp_path):
     rows = [{"prompt": f"What is {a} plus {b}?", "label": str(a + b)} for a in range(4) for b in range(4)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

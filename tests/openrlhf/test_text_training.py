@@ -163,6 +163,7 @@ def test_zero3_on_two_ranks_is_one_process_to_the_bit(text_run, tiny, tmp_path):
     assert run.steps[0]["kl"] == 0  # the reference is partitioned too
 
 
+@pytest.mark.variant
 def test_packed_dynamic_batches_on_two_ranks_are_padded_ones_of_one_process(text_run, tiny, tmp_path):
     # Other micro-batches round otherwise: 1e-3 in bfloat16, so both runs are in float32. The rollouts of step 2 are of
     # another policy than theirs.

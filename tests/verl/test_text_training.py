@@ -181,6 +181,7 @@ def test_a_resumed_run_has_the_order_and_the_rewards_of_the_one_that_went_on(tex
 # ---- what stops a run
 
 
+@pytest.mark.variant
 def test_a_push_that_is_lost_without_an_error_stops_the_run(tiny, tmp_path):
     run = train(tmp_path / "lost", tiny, "text", steps=3, sabotage="lose")
     assert run.returncode not in (0, None)
@@ -200,6 +201,7 @@ def test_a_failed_weight_push_stops_the_run_with_vllms_own_error(tiny, tmp_path)
 # ---- without the key
 
 
+@pytest.mark.variant
 def test_without_the_key_stock_verl_runs_as_ever(tiny, tmp_path):
     (tmp_path / "run").mkdir()
     run = run_verl(
